@@ -1,0 +1,58 @@
+# Everything runs in a local environment, .venv, that is made on first use and again when pyproject.toml changes.
+PYTHON ?= python3
+# Another build of the same release may be named here, for example one for a GPU.
+TORCH ?= torch==2.13.0
+
+INPUT ?= Resources/samples/hip_ct.nii.gz
+PROMPTS ?= --all
+
+BIN := .venv/bin
+
+.PHONY: help demo test lint format bench clean
+
+help:
+	@echo "make demo    segment a sample; INPUT=scan.nii.gz for your own, PROMPTS='--box R,A,S,R,A,S' for one bone"
+	@echo "make test    run the tests; TESTS=Testing/lib for some"
+	@echo "make lint    check format, style and types"
+	@echo "make format  apply format and safe style fixes"
+	@echo "make bench   measure speed and memory, beside the parts of SegmentAnyBone"
+	@echo "make clean   remove the environment and everything made"
+
+demo: .venv/.demo
+	@mkdir -p demo
+	@$(BIN)/bonesam segment "$(INPUT)" $(PROMPTS) \
+		--output demo/mask.seg.nrrd --overlay demo/overlay.png --report demo/report.html
+
+test: .venv/.dev
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/.dev
+	$(BIN)/python -m Testing.bench.bench
+
+clean:
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "BoneSAM needs Python 3.11 or newer: name one, for example make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+# The two stamps: what a user needs (no torch), and what developing needs.
+.venv/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+# torch comes first and pinned: left to the dependency resolver it may bring gigabytes of CUDA libraries.
+.venv/.dev: .venv/.demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,train]"
+	@touch $@
