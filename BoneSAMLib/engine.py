@@ -1,0 +1,130 @@
+"""The network as three calls, run by ONNX Runtime; the torch backend answers the same calls."""
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from BoneSAMLib.bundle import Bundle
+from BoneSAMLib.errors import BoneSAMError
+
+Array = NDArray[np.float32]
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class Engine(Protocol):
+    """What runs the network. All arrays are float32; N is the number of slices of a batch."""
+
+    @property
+    def device(self) -> str:
+        """ "cpu" or "cuda"."""
+
+    def encode(self, slices: Array) -> tuple[Array, Array]:
+        """Slices [N, 3, 256, 256] in 0..1 -> embedding [N, 128, 64, 64], skip features [N, 32, 128, 128]."""
+
+    def attend(self, cubes: Array) -> Array:
+        """Cubes [N, 2, 64, 64, 64] (intensity, inside the box) -> probabilities of the same shape."""
+
+    def decode(
+        self,
+        embedding: Array,
+        skip: Array,
+        attention: Array,
+        use_attention: Array,
+        points: Array,
+        labels: NDArray[np.int64],
+        masks: Array,
+    ) -> tuple[Array, Array]:
+        """Prompts to masks.
+
+        attention [N, 2, 64, 64], use_attention [N] 0 or 1, points [N, P, 3] (x, y, depth in region pixels),
+        labels [N, P] (-1 padding, 0 negative, 1 positive, 2 and 3 box corners), masks: earlier logits
+        [N, 1, 64, 64] or zeros. Returns logits [N, 4, 128, 128] and predicted IoU [N, 4].
+        """
+
+
+class OnnxEngine:
+    """ONNX Runtime on all cores, or on a CUDA device when onnxruntime-gpu finds one."""
+
+    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+        check_device(device)
+        import onnxruntime
+
+        available = onnxruntime.get_available_providers()
+        has_cuda = "CUDAExecutionProvider" in available
+        if device == "cuda" and not has_cuda:
+            raise BoneSAMError(
+                "No CUDA device can be used: install onnxruntime-gpu and an NVIDIA driver, or choose the CPU."
+            )
+        self.device = "cuda" if has_cuda and device != "cpu" else "cpu"
+        self._bundle = bundle
+
+    def encode(self, slices: Array) -> tuple[Array, Array]:
+        embedding, skip = self._encoder.run(None, {"slices": slices})
+        return embedding, skip
+
+    def attend(self, cubes: Array) -> Array:
+        probability: Array = self._depth_attention.run(None, {"cubes": cubes})[0]
+        return probability
+
+    def decode(
+        self,
+        embedding: Array,
+        skip: Array,
+        attention: Array,
+        use_attention: Array,
+        points: Array,
+        labels: NDArray[np.int64],
+        masks: Array,
+    ) -> tuple[Array, Array]:
+        logits, iou = self._decoder.run(
+            None,
+            {
+                "embedding": embedding,
+                "skip": skip,
+                "attention": attention,
+                "use_attention": use_attention,
+                "points": points,
+                "labels": labels,
+                "masks": masks,
+            },
+        )
+        return logits, iou
+
+    # Each graph is loaded at its first use: a first click needs no whole start-up.
+    @cached_property
+    def _encoder(self) -> Any:
+        return self._load("encoder")
+
+    @cached_property
+    def _depth_attention(self) -> Any:
+        return self._load("depth_attention")
+
+    @cached_property
+    def _decoder(self) -> Any:
+        return self._load("decoder")
+
+    def _load(self, part: str) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = os.cpu_count() or 1
+        options.log_severity_level = 3
+        providers: Sequence[str] = ["CPUExecutionProvider"]
+        if self.device == "cuda":
+            providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        try:
+            return onnxruntime.InferenceSession(str(self._bundle.graph(part)), options, providers=providers)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            raise BoneSAMError(
+                f"The network '{self._bundle.graph(part)}' cannot be loaded: {str(error).splitlines()[0]}"
+            ) from error
+
+
+def check_device(device: str) -> None:
+    """Raises BoneSAMError for a name that is no device."""
+    if device not in DEVICES:
+        raise BoneSAMError(f"Unknown device '{device}': use one of {', '.join(DEVICES)}.")

@@ -1,0 +1,82 @@
+"""BoneSAM-T: image encoder, depth attention, prompts and mask decoder as one network."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .decoder import BoneMaskDecoder
+from .depth_attention import ConvNorm3d, DepthAttention
+from .encoder import ConvNorm, ImageEncoder
+from .prompt_encoder import SpatialPromptEncoder
+
+
+class AttentionFusion(nn.Module):
+    """Adds what the depth attention sees to the embedding, through a gate between 0 and 1.
+
+    SegmentAnyBone's gate is an unbounded scalar and its map is normalized by its own maximum, so a slab
+    without bone is told "bone". Here the map is a probability and the gate a sigmoid.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gate_logit = nn.Parameter(torch.zeros(1))
+        self.project = nn.Sequential(ConvNorm(dim + 2, dim), nn.Conv2d(dim, dim, 1))
+
+    @property
+    def gate(self) -> Tensor:
+        return torch.sigmoid(self.gate_logit)
+
+    def forward(self, embedding: Tensor, attention: Tensor, use: Tensor) -> Tensor:
+        """embedding [N, dim, h, w], attention [N, 2, h, w] in 0..1, use [N] 0 or 1 -> embedding [N, dim, h, w]."""
+        change = self.project(torch.cat([embedding, attention], dim=1))
+        return embedding + (self.gate * use)[:, None, None, None] * change
+
+
+class PromptedDecoder(nn.Module):
+    """Everything after the image embedding; runs again for every prompt."""
+
+    def __init__(self, dim: int = 128) -> None:
+        super().__init__()
+        self.fusion = AttentionFusion(dim)
+        self.prompt_encoder = SpatialPromptEncoder(dim)
+        self.mask_decoder = BoneMaskDecoder(dim)
+
+    def forward(
+        self,
+        embedding: Tensor,
+        skip: Tensor,
+        attention: Tensor,
+        use_attention: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        masks: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Prompts as in `SpatialPromptEncoder`, attention as in `AttentionFusion`.
+
+        Returns logits [N, 4, 2h, 2w] and predicted IoU [N, 4].
+        """
+        sparse, dense = self.prompt_encoder(points, labels, masks)
+        height, width = embedding.shape[-2:]
+        position = self.prompt_encoder.pe_layer((height // 2, width // 2)).unsqueeze(0).to(embedding.dtype)
+        fused = self.fusion(embedding, attention, use_attention)
+        logits, iou = self.mask_decoder(fused, skip, position, sparse.to(embedding.dtype), dense)
+        return logits, iou
+
+
+class BoneSAM(nn.Module):
+    """The three networks that the bundle holds."""
+
+    def __init__(self, dim: int = 128) -> None:
+        super().__init__()
+        self.encoder = ImageEncoder(dim)
+        self.depth_attention = DepthAttention()
+        self.decoder = PromptedDecoder(dim)
+
+    def fuse_norms(self) -> "BoneSAM":
+        """Fold every batch norm into the convolution before it, for use; a bundle holds this form."""
+        self.eval()
+        for module in self.modules():
+            if isinstance(module, ConvNorm | ConvNorm3d):
+                module[0] = fuse_conv_bn_eval(module[0], module[1])
+                module[1] = nn.Identity()
+        return self
