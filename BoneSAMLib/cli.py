@@ -1,0 +1,332 @@
+"""The command line: `bonesam segment` and `bonesam info`."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from BoneSAMLib.description import describe_volume
+from BoneSAMLib.errors import BoneSAMError
+from BoneSAMLib.prompts import Box, Point, parse_box, parse_point
+from BoneSAMLib.report import ReportedBone, overlay_sheet, write_report
+from BoneSAMLib.volume import Float3, Int3, Volume
+from BoneSAMLib.writing import SegmentInfo, distinct_color, write_mask
+
+if TYPE_CHECKING:
+    from BoneSAMLib.session import Session
+
+__all__ = ["app", "main"]
+
+MASK_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")  # .seg.nrrd ends in .nrrd
+
+app = typer.Typer(
+    help="Segment bones in CT, MR and X-ray. For research, not for diagnosis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+def main() -> None:
+    """Run the command line; the console script `bonesam`."""
+    app()
+
+
+@dataclass
+class BonePrompts:
+    """What the user drew and clicked to mean one bone."""
+
+    box: Box | None = None
+    points: list[Point] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [] if self.box is None else [f"box {self.box}"]
+        parts += [f"{'point' if point.positive else 'not'} {point}" for point in self.points]
+        return ", ".join(parts)
+
+
+@app.command()
+def segment(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="NIfTI, NRRD, MHA, DICOM folder or file, PNG, JPEG or TIFF.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Mask: .nii.gz, .nii, .nrrd, .mha or .seg.nrrd.",
+            show_default=False,
+        ),
+    ],
+    box: Annotated[
+        list[str] | None,
+        typer.Option(metavar="R,A,S,R,A,S", help="Two opposite corners in mm; repeat for more bones."),
+    ] = None,
+    box_ijk: Annotated[
+        list[str] | None,
+        typer.Option(metavar="i,j,k,i,j,k", help="The same in voxel indices, both corners included."),
+    ] = None,
+    point: Annotated[
+        list[str] | None, typer.Option(metavar="R,A,S", help="A click on the bone, in mm; repeatable.")
+    ] = None,
+    negative_point: Annotated[
+        list[str] | None, typer.Option(metavar="R,A,S", help="A click on what is not the bone; repeatable.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every bone, without prompts: one label per connected bone.")
+    ] = False,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
+    report: Annotated[
+        Path | None, typer.Option(metavar="HTML", help="Write a self-contained report.")
+    ] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Write a contact sheet with the outlines.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Weights to use instead of the bundled ones.")
+    ] = None,
+    two_d_only: Annotated[
+        bool, typer.Option("--2d-only", help="Look at each slice alone: no depth attention.")
+    ] = False,
+) -> None:
+    """Segment one bone per prompt, or every bone with --all, and write a mask on the grid of INPUT.
+
+    Label values follow the prompts: first every --box, then every --box-ijk, then every --point that lies
+    outside all boxes and so starts a bone of its own. A --point inside boxes belongs to the smallest of them.
+    A --negative-point counts for every bone whose box contains it, and for every bone without a box. A box
+    that is one slice thin marks the bone on that slice and counts as that wide on all others. Where two bones
+    claim a voxel, the more confident one keeps it.
+    """
+    with _errors_in_one_sentence():
+        _check_destination(output, MASK_SUFFIXES, source)
+        _check_destination(overlay, (".png",), source)
+        _check_destination(report, (".html", ".htm"), source)
+        boxes = [parse_box(text) for text in box or ()]
+        boxes += [parse_box(text, "IJK") for text in box_ijk or ()]
+        points = [parse_point(text) for text in point or ()]
+        points += [parse_point(text, positive=False) for text in negative_point or ()]
+        if everything and (boxes or points):
+            raise BoneSAMError("--all takes no boxes or points: leave out either --all or the prompts.")
+        if everything and two_d_only:
+            raise BoneSAMError("--2d-only needs a prompt: without one, bones are found by depth attention.")
+        if not (everything or boxes or points):
+            raise BoneSAMError(
+                "No prompt was given: use --box, --box-ijk or --point, or --all for every bone."
+            )
+
+        # ITK and ONNX Runtime take long to import: help and mistyped prompts answer without them.
+        from BoneSAMLib.reading import read_volume
+        from BoneSAMLib.session import Segmenter
+
+        with _progress_bar() as progress:
+            progress(0.0, "Reading")
+            volume = read_volume(source)
+            bones = group_prompts(volume, boxes, points)
+            start = time.perf_counter()
+            session = Segmenter(device=device, weights=weights).open(volume)
+            if everything:
+                labels, found = _segment_everything(session, progress)
+            else:
+                labels, found = _segment_prompted(session, volume, bones, not two_d_only, progress)
+            seconds = time.perf_counter() - start
+            progress(1.0, "Writing")
+            segments = [SegmentInfo(bone.value, bone.name, bone.color) for bone in found]
+            write_mask(labels, volume, output, segments)
+            written = {"Mask": output}
+            if overlay is not None:
+                overlay_sheet(volume, labels, overlay, segments)
+                written["Overlay"] = overlay
+            if report is not None:
+                facts = {"Depth attention": "off" if two_d_only else "on", "Time": f"{seconds:.1f} s"}
+                write_report(report, volume, labels, found, facts)
+                written["Report"] = report
+        _print_bones(volume, labels, found)
+        for what, path in written.items():
+            typer.echo(f"{what + ':':<9}{path}")
+
+
+@app.command()
+def info(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="Anything that `segment` reads.", show_default=False)
+    ],
+) -> None:
+    """Say what BoneSAM understands of INPUT: its grid, where it lies, how it is sliced, its modality."""
+    with _errors_in_one_sentence():
+        from BoneSAMLib.reading import read_volume
+
+        volume = read_volume(source)
+        table = Table(show_header=False, box=None, pad_edge=False)
+        for name, value in describe_volume(volume).items():
+            table.add_row(name, value)
+        Console(highlight=False).print(table)
+
+
+def group_prompts(volume: Volume, boxes: Sequence[Box], points: Sequence[Point]) -> list[BonePrompts]:
+    """Which boxes and points mean which bone, in the order of the label values, by the rules of `segment`.
+
+    Raises:
+        BoneSAMError: a prompt lies outside of the volume, or a negative point belongs to no bone.
+    """
+    boxed = [BonePrompts(box) for box in boxes]
+    regions = [box.to_ijk(volume) for box in boxes]
+    clicked: list[BonePrompts] = []
+    for point in sorted(points, key=lambda point: not point.positive):
+        position = point.to_ijk(volume)
+        around = [n for n, region in enumerate(regions) if _contains(region, position)]
+        if not point.positive:
+            meant = [boxed[n] for n in around] + clicked
+            if not meant:
+                raise BoneSAMError(
+                    f"The negative point {point} belongs to no bone: put it inside a box, or add a --point."
+                )
+        elif around:
+            meant = [boxed[min(around, key=lambda n: _voxels(regions[n]))]]
+        else:
+            meant = [BonePrompts()]
+            clicked += meant
+        for bone in meant:
+            bone.points.append(point)
+    return boxed + clicked
+
+
+def _contains(region: tuple[Int3, Int3], position: Float3) -> bool:
+    """Whether a voxel region holds the position; a region one voxel thin is followed along that axis."""
+    return all(
+        low == high or low - 0.5 <= x <= high + 0.5 for low, high, x in zip(*region, position, strict=True)
+    )
+
+
+def _voxels(region: tuple[Int3, Int3]) -> int:
+    return int(np.prod([high - low + 1 for low, high in zip(*region, strict=True)]))
+
+
+def _segment_prompted(
+    session: "Session",
+    volume: Volume,
+    bones: Sequence[BonePrompts],
+    depth_attention: bool,
+    progress: Callable[[float, str], None],
+) -> tuple[NDArray[Any], list[ReportedBone]]:
+    """Labels [k, j, i] with one value per bone, and the bones."""
+    labels = np.zeros(volume.shape, np.min_scalar_type(len(bones)))
+    found: list[ReportedBone] = []
+    for value, bone in enumerate(bones, start=1):
+
+        def whole_progress(fraction: float, text: str, done: int = value - 1) -> None:
+            progress((done + fraction) / len(bones), f"Bone {done + 1}: {text}")
+
+        result = session.segment(
+            box=bone.box, points=bone.points, depth_attention=depth_attention, progress=whole_progress
+        )
+        confidences = np.array([-1.0, *(earlier.confidence for earlier in found)])
+        rivals = labels[result.mask]
+        labels[result.mask] = np.where(confidences[rivals] >= result.confidence, rivals, value)
+        found.append(
+            ReportedBone(
+                value,
+                f"Bone {value}",
+                distinct_color(value),
+                result.confidence,
+                str(bone),
+                result.slice_confidence,
+                result.review,
+            )
+        )
+    return labels, found
+
+
+def _segment_everything(
+    session: "Session", progress: Callable[[float, str], None]
+) -> tuple[NDArray[Any], list[ReportedBone]]:
+    """Labels [k, j, i] with one value per connected bone, and the bones."""
+    result = session.segment_all(progress=progress)
+    found = [
+        ReportedBone(value, f"Bone {value}", distinct_color(value), confidence, "none")
+        for value, confidence in enumerate(result.confidence, start=1)
+    ]
+    return result.labels, found
+
+
+def _check_destination(path: Path | None, endings: tuple[str, ...], source: Path) -> None:
+    """Refuse before the long work what could not be written after it."""
+    if path is None:
+        return
+    if not path.name.lower().endswith(endings):
+        raise BoneSAMError(f"Cannot write '{path}': its name must end in {' or '.join(endings)}.")
+    if path.is_dir():
+        raise BoneSAMError(f"Cannot write '{path}': it is a folder; give the name of a file.")
+    if not path.parent.is_dir():
+        raise BoneSAMError(f"Cannot write '{path}': there is no folder '{path.parent}'; create it first.")
+    if path.resolve() == source.resolve():
+        raise BoneSAMError(f"Cannot write '{path}': it is the input; give another name.")
+
+
+def _print_bones(volume: Volume, labels: NDArray[Any], bones: Sequence[ReportedBone]) -> None:
+    """Table of what was found, and a warning for every prompt that found nothing."""
+    if not bones:
+        typer.echo("No bone was found: the mask is empty.", err=True)
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("label", "voxels", "mL", "confidence"):
+        table.add_column(heading, justify="right")
+    table.add_column("look at slices")
+    table.add_column("prompt")
+    milliliters = abs(float(np.linalg.det(volume.ijk_to_ras[:3, :3]))) / 1000
+    # Plane by plane: a count over the whole would convert it to 64 bit first.
+    counts = np.sum([np.bincount(plane.ravel(), minlength=len(bones) + 1) for plane in labels], axis=0)
+    voxels = {bone.value: int(counts[bone.value]) for bone in bones}
+    for bone in bones:
+        table.add_row(
+            str(bone.value),
+            str(voxels[bone.value]),
+            "" if volume.is_projection else f"{voxels[bone.value] * milliliters:.1f}",
+            f"{bone.confidence:.2f}",
+            ", ".join(str(index) for index in list(bone.review)[:5]),
+            bone.prompt,
+        )
+    Console(highlight=False).print(table)
+    for bone in bones:
+        if not voxels[bone.value]:
+            typer.echo(f"{bone.name} is empty: nothing was found for {bone.prompt}.", err=True)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[float, str], None]]:
+    """A bar on standard error, shown on terminals only, that disappears when the work ends."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda fraction, text: bar.update(task, completed=fraction, description=text)
+
+
+@contextmanager
+def _errors_in_one_sentence() -> Iterator[None]:
+    """Expected errors become their message on standard error and exit code 2."""
+    try:
+        yield
+    except BoneSAMError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+if __name__ == "__main__":
+    main()

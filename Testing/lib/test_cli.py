@@ -1,0 +1,342 @@
+"""The command line: grouping of prompts, labels, files, errors. A thresholding fake replaces the networks."""
+
+import sys
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from typer.testing import CliRunner
+
+from BoneSAMLib.cli import app, group_prompts
+from BoneSAMLib.errors import BoneSAMError
+from BoneSAMLib.prompts import Box, Point
+from BoneSAMLib.volume import Volume
+
+SHAPE = (12, 40, 50)  # k, j, i
+
+
+@dataclass
+class FakeResult:
+    mask: np.ndarray
+    confidence: float
+    slice_confidence: dict = field(default_factory=lambda: {3: 0.5, 4: 0.9})
+    review: tuple = (3,)
+    seconds: float = 0.0
+
+
+@dataclass
+class FakeAllBones:
+    labels: np.ndarray
+    count: int
+    confidence: tuple
+
+
+class FakeSession:
+    """Fills a box wherever the volume is bright; a point gives the slices around it."""
+
+    calls: list = []  # noqa: RUF012
+    confidences: tuple = (0.9, 0.8, 0.7, 0.6)
+
+    def __init__(self, volume):
+        self.volume = volume
+
+    def segment(self, box=None, points=(), mask=None, depth_attention=True, progress=None, cancel=None):
+        number = len(self.calls)
+        self.calls.append({"box": box, "points": list(points), "depth_attention": depth_attention})
+        progress(0.5, "half")
+        result = np.zeros(self.volume.shape, bool)
+        if box is not None:
+            (i0, j0, k0), (i1, j1, k1) = box.to_ijk(self.volume)
+            result[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1] = True
+        else:
+            i, j, k = (round(x) for x in points[0].to_ijk(self.volume))
+            result[k, max(j - 1, 0) : j + 2, max(i - 1, 0) : i + 2] = True
+        return FakeResult(result & (self.volume.array > 0), self.confidences[number])
+
+    def segment_all(self, progress=None, cancel=None):
+        progress(1.0, "done")
+        labels = np.zeros(self.volume.shape, np.uint16)
+        labels[2], labels[5] = 1, 2
+        return FakeAllBones(labels, 2, (0.9, 0.4))
+
+
+class FakeSegmenter:
+    def __init__(self, device="auto", weights=None):
+        if device not in ("auto", "cpu", "cuda"):
+            raise BoneSAMError(f"There is no device '{device}': use auto, cpu or cuda.")
+        self.weights = weights
+
+    def open(self, volume):
+        return FakeSession(volume)
+
+
+@pytest.fixture(autouse=True)
+def fake_session(monkeypatch):
+    module = ModuleType("BoneSAMLib.session")
+    module.Segmenter = FakeSegmenter
+    monkeypatch.setitem(sys.modules, "BoneSAMLib.session", module)
+    monkeypatch.setattr(FakeSession, "calls", [])
+    return FakeSession
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """50 x 40 x 12 voxels of 1 x 1 x 3 mm; RAS runs from -50..0, -40..0, 0..36."""
+    image = sitk.GetImageFromArray(np.full(SHAPE, 100, np.int16))
+    image.SetSpacing((1.0, 1.0, 3.0))
+    path = tmp_path / "scan.nii.gz"
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+@pytest.fixture
+def volume():
+    return Volume(np.full(SHAPE, 100, np.int16), np.diag([1.0, 1.0, 3.0, 1.0]))
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def labels_of(path):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def refused(result, *words):
+    """Exit code 2 and one sentence that contains the words."""
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("Error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_label_values_follow_the_prompts(scan, tmp_path):
+    out = tmp_path / "mask.nii.gz"
+    result = run(
+        *("segment", scan, "--output", out),
+        *("--box-ijk", "20,20,2,29,29,4", "--box", "-9.5,-9.5,0,0,0,9", "--point", "-45,-35,33"),
+    )
+    assert result.exit_code == 0, result.output
+    labels = labels_of(out)
+    assert labels[0, 5, 5] == 1  # --box comes before --box-ijk
+    assert labels[3, 25, 25] == 2
+    assert labels[11, 35, 45] == 3
+    assert labels.max() == 3
+
+
+def test_mask_lies_on_the_grid_of_the_input(scan, tmp_path):
+    out = tmp_path / "mask.nrrd"
+    assert run("segment", scan, "-o", out, "--box-ijk", "1,1,1,9,9,9").exit_code == 0
+    mask, image = sitk.ReadImage(str(out)), sitk.ReadImage(str(scan))
+    assert mask.GetSize() == image.GetSize()
+    assert mask.GetOrigin() == image.GetOrigin()
+    assert mask.GetDirection() == image.GetDirection()
+    assert mask.GetSpacing() == image.GetSpacing()
+
+
+def test_slicer_segmentation_has_names(scan, tmp_path):
+    out = tmp_path / "mask.seg.nrrd"
+    assert run("segment", scan, "-o", out, "--all").exit_code == 0
+    image = sitk.ReadImage(str(out))
+    assert image.GetMetaData("Segment0_Name") == "Bone 1"
+    assert image.GetMetaData("Segment1_LabelValue") == "2"
+
+
+def test_more_confident_bone_keeps_disputed_voxels(scan, tmp_path, fake_session, monkeypatch):
+    out = tmp_path / "mask.nii.gz"
+    boxes = ["--box-ijk", "0,0,0,19,19,5", "--box-ijk", "10,10,0,29,29,5"]
+    monkeypatch.setattr(fake_session, "confidences", (0.6, 0.9))
+    assert run("segment", scan, "-o", out, *boxes).exit_code == 0
+    assert labels_of(out)[2, 15, 15] == 2
+    fake_session.calls.clear()
+    monkeypatch.setattr(fake_session, "confidences", (0.9, 0.6))
+    assert run("segment", scan, "-o", out, *boxes).exit_code == 0
+    assert labels_of(out)[2, 15, 15] == 1
+
+
+def test_more_than_255_bones_fit(scan, tmp_path, fake_session, monkeypatch):
+    out = tmp_path / "mask.nii.gz"
+    monkeypatch.setattr(fake_session, "confidences", [0.5] * 300)
+    boxes = []
+    for n in range(256):
+        i, j = 3 * (n % 16), 2 * (n // 16)
+        boxes += ["--box-ijk", f"{i},{j},0,{i + 1},{j + 1},1"]
+    assert run("segment", scan, "-o", out, *boxes).exit_code == 0
+    labels = labels_of(out)
+    assert labels[0, 30, 45] == 256
+    assert np.unique(labels).size == 257
+
+
+def test_options_reach_the_session(scan, tmp_path, fake_session):
+    run("segment", scan, "-o", tmp_path / "m.nii", "--box-ijk", "1,1,1,9,9,9", "--2d-only")
+    run("segment", scan, "-o", tmp_path / "m.nii", "--box-ijk", "1,1,1,9,9,9")
+    assert [call["depth_attention"] for call in fake_session.calls] == [False, True]
+
+
+def test_every_bone(scan, tmp_path):
+    out = tmp_path / "mask.nii.gz"
+    result = run("segment", scan, "-o", out, "--all")
+    assert result.exit_code == 0
+    assert set(np.unique(labels_of(out))) == {0, 1, 2}
+    assert "0.90" in result.stdout
+    assert f"Mask:    {out}" in result.stdout
+
+
+def test_overlay_and_report_are_written_and_named(scan, tmp_path):
+    picture, page = tmp_path / "overlay.png", tmp_path / "report.html"
+    result = run(
+        *(
+            "segment",
+            scan,
+            "-o",
+            tmp_path / "m.nii",
+            "--box-ijk",
+            "1,1,1,9,9,9",
+            "--negative-point",
+            "-5,-5,9",
+        ),
+        *("--overlay", picture, "--report", page, "--2d-only"),
+    )
+    assert result.exit_code == 0, result.output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    html = page.read_text(encoding="utf-8")
+    assert "box IJK (1, 1, 1) to (9, 9, 9), not RAS (-5, -5, 9) mm" in html
+    assert "<th>Depth attention</th><td>off</td>" in html
+    assert f"Overlay: {picture}" in result.stdout
+    assert f"Report:  {page}" in result.stdout
+
+
+def test_empty_bone_is_said(scan, tmp_path):
+    empty = sitk.ReadImage(str(scan)) * 0
+    sitk.WriteImage(empty, str(scan))
+    result = run("segment", scan, "-o", tmp_path / "m.nii", "--box-ijk", "1,1,1,9,9,9")
+    assert result.exit_code == 0
+    assert "Bone 1 is empty" in result.stderr
+
+
+def test_point_in_boxes_belongs_to_the_smallest(volume):
+    large, small = Box.from_ijk((0, 0, 0), (40, 30, 10)), Box.from_ijk((5, 5, 2), (15, 15, 6))
+    point = Point.from_ijk((10, 10, 4))
+    bones = group_prompts(volume, [large, small], [point])
+    assert [bone.points for bone in bones] == [[], [point]]
+
+
+def test_point_outside_boxes_starts_a_bone(volume):
+    box = Box.from_ijk((0, 0, 0), (10, 10, 10))
+    first, second = Point.from_ijk((30, 30, 4)), Point.from_ijk((40, 30, 4))
+    bones = group_prompts(volume, [box], [first, second])
+    assert [(bone.box, bone.points) for bone in bones] == [(box, []), (None, [first]), (None, [second])]
+
+
+def test_negative_point_counts_for_bones_around_it_and_bones_without_box(volume):
+    here, there = Box.from_ijk((0, 0, 0), (10, 10, 10)), Box.from_ijk((20, 0, 0), (30, 10, 10))
+    click = Point.from_ijk((40, 30, 4))
+    negative = Point.from_ijk((5, 5, 5), positive=False)
+    bones = group_prompts(volume, [here, there], [negative, click])
+    assert [bone.points for bone in bones] == [[negative], [], [click, negative]]
+
+
+def test_thin_box_holds_points_on_other_slices(volume):
+    box = Box.from_ijk((5, 5, 6), (20, 20, 6))
+    point = Point.from_ijk((10, 10, 9))
+    assert [bone.points for bone in group_prompts(volume, [box], [point])] == [[point]]
+
+
+def test_border_of_a_box_belongs_to_it(volume):
+    box = Box.from_ijk((5, 5, 2), (20, 20, 6))
+    assert len(group_prompts(volume, [box], [Point.from_ijk((20.5, 5, 2))])) == 1
+    assert len(group_prompts(volume, [box], [Point.from_ijk((20.6, 5, 2))])) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--box", "1,2,3"], ["box", "6 numbers"]),
+        (["--box", "0,0,0,0,0,20"], ["no size"]),
+        (["--box", "500,500,500,600,600,600"], ["outside", "R -49.5 to 0.5"]),
+        (["--point", "5,5,x"], ["point", "3 numbers"]),
+        (["--point", "500,0,0"], ["outside"]),
+        (["--box-ijk", "1,1,1,9,9,9.5"], ["whole numbers"]),
+        (["--box-ijk", "1,1,1,9,9,9", "--negative-point", "-40,-30,33"], ["belongs to no bone"]),
+        (["--negative-point", "-5,-5,3"], ["belongs to no bone"]),
+        (["--all", "--box-ijk", "1,1,1,9,9,9"], ["--all"]),
+        (["--all", "--2d-only"], ["--2d-only"]),
+        ([], ["No prompt"]),
+        (["--all", "--device", "quantum"], ["quantum", "cpu"]),
+    ],
+)
+def test_bad_prompts_and_options(scan, tmp_path, arguments, words):
+    out = tmp_path / "out" / "mask.nii.gz"
+    out.parent.mkdir()
+    refused(run("segment", scan, "--output", out, *arguments), *words)
+    assert not list(out.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "words"),
+    [
+        ("--output", "mask.txt", [".nii.gz"]),
+        ("--output", "missing/mask.nii.gz", ["folder", "missing"]),
+        ("--output", "folder.nrrd", ["is a folder"]),
+        ("--output", "scan.nii.gz", ["it is the input"]),
+        ("--overlay", "overlay.jpg", [".png"]),
+        ("--report", "report.pdf", [".html"]),
+    ],
+)
+def test_bad_destinations_are_refused_before_the_work(scan, tmp_path, fake_session, option, name, words):
+    (tmp_path / "folder.nrrd").mkdir()
+    before = scan.read_bytes()
+    arguments = {"--output": tmp_path / "mask.nii.gz", option: tmp_path / name}
+    options = [text for pair in arguments.items() for text in pair]
+    refused(run("segment", scan, "--box-ijk", "1,1,1,9,9,9", *options), *words)
+    assert fake_session.calls == []
+    assert scan.read_bytes() == before
+    assert not (tmp_path / "mask.nii.gz").exists()
+
+
+@pytest.mark.parametrize("command", [["info"], ["segment", "--all", "--output", "mask.nii.gz"]])
+def test_unreadable_input(tmp_path, command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, *options = command
+    refused(run(name, "nowhere.nii.gz", *options), "nowhere.nii.gz")
+    (tmp_path / "text.nii.gz").write_text("not an image")
+    refused(run(name, "text.nii.gz", *options), "text.nii.gz")
+    assert not (tmp_path / "mask.nii.gz").exists()
+
+
+def test_full_disk_leaves_an_older_mask_alone(scan, tmp_path, monkeypatch):
+    out = tmp_path / "out" / "mask.nii.gz"
+    out.parent.mkdir()
+    out.write_bytes(b"older")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    refused(run("segment", scan, "-o", out, "--all"), "disk is full")
+    assert [path.name for path in out.parent.iterdir()] == ["mask.nii.gz"]
+    assert out.read_bytes() == b"older"
+
+
+def test_info(scan):
+    result = run("info", scan)
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    assert "50 x 40 x 12" in text
+    assert "1 x 1 x 3 mm" in text
+    assert "i: L, j: P, k: S" in text
+    assert "Slices 12 along k, 3 mm apart" in text
+    assert "MR (guessed from the values)" in text
+    assert "100 to 100, int16" in text
+
+
+def test_help_says_how_prompts_combine():
+    text = " ".join(run("segment", "--help").stdout.split())
+    for option in ("--box-ijk", "--negative-point", "--2d-only", "--overlay", "--weights"):
+        assert option in text
+    assert "starts a bone of its own" in text
