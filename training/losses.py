@@ -1,0 +1,50 @@
+"""Dice, focal and IoU-head losses, from MONAI, with SAM's minimum over ambiguous masks."""
+
+import torch
+from monai.losses import FocalLoss, MaskedDiceLoss
+from torch import Tensor
+
+FOCAL_WEIGHT = 20.0  # Kirillov et al. 2023, appendix A: focal 20, Dice 1, IoU 1
+
+_dice = MaskedDiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0, reduction="none")
+_focal = FocalLoss(gamma=2.0, reduction="none")
+
+
+def mask_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Logits, target and weight [N, 1, h, w] -> loss [N]. Pixels of weight 0 do not count."""
+    dice = _dice(logits, target, mask=weight).flatten(1).mean(1)
+    focal = (_focal(logits, target) * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1.0)
+    loss: Tensor = dice + FOCAL_WEIGHT * focal
+    return loss
+
+
+def decoder_loss(
+    logits: Tensor, predicted_iou: Tensor, target: Tensor, weight: Tensor, ambiguous: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits [N, 4, h, w] against target and weight [N, h, w] -> mean loss and Dice of mask 0 [N].
+
+    Mask 0 answers clear prompts, the best of 1-3 ambiguous ones (`ambiguous` [N] bool).
+    """
+    target, weight = target[:, None], weight[:, None]
+    losses = torch.stack([mask_loss(logits[:, m : m + 1], target, weight) for m in range(4)], 1)
+    of_ambiguity = losses[:, 1:].min(1).values
+    share = torch.where(ambiguous, 1.0, 0.2)
+    with torch.no_grad():
+        chosen = (logits > 0) * weight
+        truth = (target > 0.5) * weight
+        shared = (chosen * truth).flatten(2).sum(2)
+        total = chosen.flatten(2).sum(2) + truth.flatten(2).sum(2)
+        iou = (shared + 1) / (total - shared + 1)
+        dice = (2 * shared[:, 0] + 1) / (total[:, 0] + 1)
+    iou_loss = (predicted_iou - iou).square().mean(1)
+    return (losses[:, 0] + share * of_ambiguity + iou_loss).mean(), dice
+
+
+def cube_loss(logits: Tensor, bone: Tensor, target: Tensor, unknown: int) -> Tensor:
+    """Depth attention's logits [N, 2, d, h, w] against labels [N, d, h, w] of 0, 1 or `unknown`."""
+    total = logits.new_zeros(())
+    for channel, labels in enumerate((bone, target)):
+        known = (labels != unknown).float()[:, None]
+        wanted = (labels == 1).float()[:, None]
+        total = total + mask_loss(logits[:, channel : channel + 1], wanted, known).mean()
+    return total

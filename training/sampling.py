@@ -1,0 +1,371 @@
+"""One training sample: two slices of a random region, the cube around them, and what is to be found there."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.segmentation import felzenszwalb
+
+from BoneSAMLib.model.prompt_encoder import INPUT_SIZE
+from training.store import DEPTH_UNIT_MM, Subject, Target
+from training.synthesis.contrast import Contrast, random_contrast, render
+from training.synthesis.radiograph import project
+from training.synthesis.scanner import cut_out, degrade
+from training.warp import Frame, lattice, random_frame
+
+CUBE_SIZE = 64
+RAYS = 48
+UNKNOWN = 255
+OBJECT, ALL_BONES, ANYTHING = 0, 1, 2
+
+
+@dataclass
+class Mixture:
+    """How often each kind of sample is drawn. Every number is a probability or a relative weight."""
+
+    synthetic: float = 0.5  # anatomy with drawn contrast; the rest are real images
+    unlabelled: float = 0.04
+    radiograph: float = 0.14  # of the synthetic ones
+    all_bones: float = 0.15
+    anything: float = 0.12  # any structure, or a superpixel, instead of a bone
+    two_dimensional_box: float = 0.2
+    sources: dict[str, float] | None = None  # weights of real sources; None for equal
+
+
+def draw_sample(
+    subjects: list[Subject], mixture: Mixture, size: int, with_cube: bool, rng: np.random.Generator
+) -> dict[str, Any]:
+    """A random sample at `size` x `size` pixels; see `Sampler` for its entries. The cube takes half of the time."""
+    kind = "labels" if rng.random() < mixture.synthetic else "image"
+    if rng.random() < mixture.unlabelled:
+        kind = "unlabelled"
+    pool = [subject for subject in subjects if subject.kind == kind]
+    if not pool:
+        pool = subjects
+    sources = sorted({subject.source for subject in pool})
+    if kind == "image":
+        weights = np.array([(mixture.sources or {}).get(source, 1.0) for source in sources])
+        source = rng.choice(sources, p=weights / weights.sum())
+        pool = [subject for subject in pool if subject.source == source]
+    subject = pool[int(rng.integers(len(pool)))]
+    while True:
+        sample = Sampler(subject, mixture, size, with_cube, rng).draw()
+        if sample is not None:
+            return sample
+
+
+class Sampler:
+    """Draws from one subject.
+
+    A sample holds: `slices` float16 [2, 3, s, s] in 0..1, `target` uint8 [2, s, s] of 0/1, `weight` uint8
+    [2, s, s] (0 where the annotation says nothing), `cube` float16 [64, 64, 64], `cube_bone` and `cube_target`
+    uint8 of 0/1/255 (255: unknown), `box` float32 [6] (low and high x, y, depth in 256-pixel units, depth
+    relative to slice 0), `depths` float32 [2] of the slices likewise, `cube_plane` float32 [2] (the slices'
+    positions in the cube, in voxels), `mode` and `flat` (1: the box is drawn on slice 0 only).
+    """
+
+    def __init__(
+        self, subject: Subject, mixture: Mixture, size: int, with_cube: bool, rng: np.random.Generator
+    ) -> None:
+        self.subject, self.mixture, self.size, self.rng = subject, mixture, size, rng
+        self.with_cube = with_cube
+
+    def draw(self) -> dict[str, Any] | None:
+        """None where the drawn region turned out to hold nothing of the target."""
+        subject, rng = self.subject, self.rng
+        if subject.kind == "unlabelled":
+            return self._superpixel()
+        bones = [t for t in subject.targets if subject.tissues[t.label] in ("bone", "tooth")]
+        mode = OBJECT
+        if rng.random() < self.mixture.all_bones:
+            mode = ALL_BONES
+        elif subject.kind == "labels" and rng.random() < self.mixture.anything:
+            mode = ANYTHING
+        target = bones[int(rng.integers(len(bones)))]
+        teeth = subject.tissues[target.label] == "tooth"
+        if teeth and rng.random() < 0.7:  # 28 teeth would outnumber every bone of a head
+            target = bones[int(rng.integers(len(bones)))]
+        return self._around(target, mode)
+
+    def _around(self, target: Target, mode: int) -> dict[str, Any] | None:
+        subject, rng = self.subject, self.rng
+        points = subject.points_of(target)
+        if len(points) < 4:
+            return None
+        extent = float(np.ptp(points * subject.spacing, axis=0).max()) + 1.0
+        flat_image = 1 in subject.size
+        frame = random_frame(subject.spacing, subject.through_plane, extent, rng)
+        outline = frame.from_voxels(points.astype(float))
+        pad = 0.5 * np.sqrt((frame.axes**2 * (subject.spacing**2)[:, None]).sum(0)) * frame.scale
+        low, high = outline.min(0) - pad, outline.max(0) + pad
+        width = float((high - low)[:2].max() * rng.uniform(1.12, 2.2))
+        if mode == ALL_BONES:
+            width *= float(np.exp(rng.uniform(0, 1.5)))
+            width = min(width, float(1.05 * (subject.size * subject.spacing).max()))
+        width = max(width, 12 * float(subject.spacing.min()))
+        center = (low + high) / 2
+        slack = np.maximum(width - (high - low)[:2], 0.1 * width)
+        center[:2] += rng.uniform(-0.42, 0.42, 2) * slack
+        step, slices = self._slice_positions(low[2], high[2], width, frame, flat_image)
+        if subject.kind == "labels" and not flat_image and rng.random() < self.mixture.radiograph:
+            return self._radiograph(target, mode, frame, center, width, low, high)
+        if mode == ANYTHING:
+            target = self._other_structure(frame, center, width, slices[0]) or target
+            if subject.tissues[target.label] not in ("bone", "tooth"):
+                points = subject.points_of(target)
+                if len(points) < 4:
+                    return None
+                outline = frame.from_voxels(points.astype(float))
+                low, high = outline.min(0) - pad, outline.max(0) + pad
+        depths = np.array([w + offset for w in slices for offset in (-step, 0.0, step)])
+        planes = self._lattice(frame, center, width, self.size, depths)
+        cube_center = float(np.clip(slices[0] + rng.uniform(-0.3, 0.3) * width, low[2], high[2]))
+        if abs(cube_center - slices[0]) > 0.45 * width:
+            cube_center = slices[0]
+        cube_depths = cube_center + ((np.arange(CUBE_SIZE) + 0.5) / CUBE_SIZE - 0.5) * width
+        cube_grid = self._lattice(frame, center, width, CUBE_SIZE, cube_depths) if self.with_cube else None
+        if subject.kind == "labels":
+            stack, cube, masks, cube_labels = self._synthesize(planes, cube_grid, width)
+        else:
+            stack, cube, masks, cube_labels = self._real(planes, cube_grid)
+        if rng.random() < 0.06:
+            cut_out(stack, rng)
+        masks = masks[[1, 4]]
+        if mode == ALL_BONES:
+            truth = self._is_bone(masks)
+        else:
+            truth = masks == target.label
+        if mode != ALL_BONES and not truth.any() and rng.random() < 0.8:
+            return None
+        weight = np.ones_like(truth)
+        if mode == ALL_BONES and subject.partial:
+            # Only what is annotated, and what is black, is known.
+            weight = truth | (stack[[1, 4]] < 0.02)
+        scale = INPUT_SIZE / width
+        origin = np.array([center[0] - width / 2, center[1] - width / 2, slices[0]])
+        return {
+            "slices": stack.reshape(2, 3, self.size, self.size).astype(np.float16),
+            "target": truth.astype(np.uint8),
+            "weight": weight.astype(np.uint8),
+            "box": (np.concatenate([low - origin, high - origin]) * scale).astype(np.float32),
+            "depths": ((np.array(slices) - slices[0]) * scale).astype(np.float32),
+            "cube_plane": ((np.array(slices) - cube_center) / width * CUBE_SIZE + CUBE_SIZE / 2 - 0.5).astype(
+                np.float32
+            ),
+            "mode": mode,
+            "flat": int(
+                flat_image or (mode != ALL_BONES and rng.random() < self.mixture.two_dimensional_box)
+            ),
+            **self._cube_truth(None if flat_image else cube, cube_labels, target, mode),
+        }
+
+    def _cube_truth(
+        self, cube: NDArray[np.float32] | None, labels: NDArray[Any] | None, target: Target, mode: int
+    ) -> dict[str, Any]:
+        """The cube and what is bone and target in it; blank where the sample has none."""
+        if cube is None or labels is None:
+            blank = np.zeros((CUBE_SIZE,) * 3, np.uint8)
+            return {"cube": blank.astype(np.float16), "cube_bone": blank, "cube_target": blank, "has_cube": 0}
+        bone = self._is_bone(labels).astype(np.uint8)
+        meant = bone if mode == ALL_BONES else (labels == target.label).astype(np.uint8)
+        if self.subject.partial:
+            bone = np.where((bone == 0) & (cube > 0.02), UNKNOWN, bone).astype(np.uint8)
+            meant = bone if mode == ALL_BONES else meant
+        return {"cube": cube.astype(np.float16), "cube_bone": bone, "cube_target": meant, "has_cube": 1}
+
+    def _slice_positions(
+        self, low: float, high: float, width: float, frame: Frame, flat_image: bool
+    ) -> tuple[float, list[float]]:
+        """Distance of neighboring slices in mm, and where the two slices lie along the stack."""
+        subject, rng = self.subject, self.rng
+        if flat_image:
+            return 0.0, [0.0, 0.0]
+        pixel = width / INPUT_SIZE
+        outside = rng.random() < 0.1
+        if subject.through_plane is not None:
+            step = float(subject.spacing[subject.through_plane])
+            first, last = int(np.ceil(low / step)), int(np.floor(high / step))
+            chosen = int(rng.integers(first - 2, last + 3)) if outside else int(rng.integers(first, last + 1))
+            reach = 1 + int(rng.exponential(1.5))
+            other = int(np.clip(chosen + rng.choice([-1, 1]) * reach, first - 1, last + 1))
+            return step, [chosen * step, other * step]
+        step = float(np.clip(pixel * np.exp(rng.uniform(0, np.log(16))), 0.4 * subject.spacing.min(), 8.0))
+        margin = 0.15 * (high - low) + step
+        chosen_mm = rng.uniform(low - margin, high + margin) if outside else rng.uniform(low, high)
+        reach_mm = step * (1 + int(rng.exponential(2.0))) * rng.choice([-1, 1])
+        return step, [float(chosen_mm), float(np.clip(chosen_mm + reach_mm, low - step, high + step))]
+
+    @staticmethod
+    def _lattice(
+        frame: Frame, center: NDArray[np.float64], width: float, size: int, depths: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Voxel coordinates [depth, size, size, 3] of square planes `width` mm wide."""
+        offsets = ((np.arange(size) + 0.5) / size - 0.5) * width
+        return lattice(frame, center[0] + offsets, center[1] + offsets, depths)
+
+    def _synthesize(
+        self, planes: NDArray[np.float32], cube_grid: NDArray[np.float32] | None, width: float
+    ) -> tuple[Any, Any, Any, Any]:
+        contrast = random_contrast(self.subject.tissues, self.rng)
+        plane_labels, plane_depth = self._gather(planes)
+        stack = render(plane_labels, plane_depth, width / self.size, contrast, self.rng)
+        cube, cube_labels = None, None
+        if cube_grid is not None:
+            cube_labels, cube_depth = self._gather(cube_grid)
+            cube = render(cube_labels, cube_depth, width / CUBE_SIZE, contrast, self.rng)
+        self._add_disease(stack, plane_labels, contrast)
+        degrade(stack, cube, True, contrast.regime == "CT", self.rng)
+        return stack, cube, plane_labels, cube_labels
+
+    def _add_disease(self, stack: NDArray[np.float32], labels: NDArray[Any], contrast: Contrast) -> None:
+        """Sometimes a lesion or an implant: a blob of another brightness inside bone, in all slices."""
+        if self.rng.random() > 0.12:
+            return
+        bone = np.argwhere(contrast.is_bone[labels[1]])
+        if not len(bone):
+            return
+        y, x = bone[self.rng.integers(len(bone))]
+        radius = self.rng.uniform(3, 20)
+        grid_y, grid_x = np.mgrid[: self.size, : self.size]
+        blob = np.exp(-(((grid_y - y) ** 2 + (grid_x - x) ** 2) / radius**2)).astype(np.float32)
+        stack += (np.float32(self.rng.choice([-0.4, 0.4, 1.0])) * blob)[None]
+
+    def _real(
+        self, planes: NDArray[np.float32], cube_grid: NDArray[np.float32] | None
+    ) -> tuple[Any, Any, Any, Any]:
+        stack = self._interpolate(planes)
+        plane_labels, _ = self._gather(planes)
+        cube, cube_labels = None, None
+        if cube_grid is not None:
+            cube = self._interpolate(cube_grid)
+            cube_labels, _ = self._gather(cube_grid)
+        degrade(stack, cube, False, self.subject.modality == "CT", self.rng)
+        return stack, cube, plane_labels, cube_labels
+
+    def _gather(self, voxels: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Nearest labels and depth below the bone surface in mm, at voxel coordinates [..., 3]."""
+        labels = self.subject.labels
+        assert labels is not None
+        flat, inside = self._flat_index(voxels)
+        found = labels.reshape(-1)[flat] * inside
+        if self.subject.depth is None:
+            return found, np.zeros(found.shape, np.float32)
+        depth = self.subject.depth.reshape(-1)[flat].astype(np.float32)
+        return found, depth * np.float32(DEPTH_UNIT_MM)
+
+    def _flat_index(self, voxels: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        size = self.subject.size
+        index = np.zeros(voxels.shape[:-1], np.int64)
+        inside = np.ones(voxels.shape[:-1], bool)
+        for axis in (2, 1, 0):
+            rounded = np.rint(voxels[..., axis]).astype(np.int32)
+            clipped = np.clip(rounded, 0, size[axis] - 1)
+            inside &= rounded == clipped
+            index *= size[axis]
+            index += clipped
+        return index, inside
+
+    def _interpolate(self, voxels: NDArray[np.floating]) -> NDArray[np.float32]:
+        coordinates = np.moveaxis(voxels[..., ::-1], -1, 0)
+        values = ndimage.map_coordinates(
+            self.subject.image, coordinates, order=1, output=np.float32, mode="grid-constant"
+        )
+        return np.asarray(values) / np.float32(255)
+
+    def _is_bone(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
+        table = np.zeros(int(max(self.subject.tissues, default=0)) + 1, bool)
+        for value, tissue in self.subject.tissues.items():
+            table[value] = tissue in ("bone", "tooth")
+        return table[labels]
+
+    def _other_structure(
+        self, frame: Frame, center: NDArray[np.float64], width: float, depth: float
+    ) -> Target | None:
+        """A structure seen in the slice, of any tissue but the unnamed filling."""
+        voxels = self._lattice(frame, center, width, self.size // 4, np.array([depth]))[0]
+        labels, _ = self._gather(voxels)
+        values, counts = np.unique(labels, return_counts=True)
+        named = [
+            int(v)
+            for v, n in zip(values, counts, strict=True)
+            if v and n > 12 and self.subject.tissues.get(int(v), "fat") not in ("fat", "bone", "tooth")
+        ]
+        if not named:
+            return None
+        label = named[int(self.rng.integers(len(named)))]
+        assert self.subject.labels is not None
+        # Its extent within sight is enough: a muscle or a vessel tree can be as long as the body.
+        points = voxels[labels == label]
+        return Target(label, self.subject.tissues[label], (0, 0, 0), (0, 0, 0), False, points)
+
+    def _radiograph(
+        self, target: Target, mode: int, frame: Frame, center: NDArray[np.float64], width: float,
+        low: NDArray[np.float64], high: NDArray[np.float64],
+    ) -> dict[str, Any] | None:  # fmt: skip
+        rng = self.rng
+        thickness = min(float((self.subject.size * self.subject.spacing).min() * 1.3), 350.0)
+        thickness = max(thickness, float(high[2] - low[2]))
+        rays = ((np.arange(RAYS) + 0.5) / RAYS - 0.5) * thickness + center[2]
+        labels, depth = self._gather(self._lattice(frame, center, width, self.size, rays))
+        image = project(labels, depth, thickness / RAYS, self.subject.tissues, rng)
+        truth = self._is_bone(labels).any(0) if mode == ALL_BONES else (labels == target.label).any(0)
+        if not truth.any():
+            return None
+        stack = np.repeat(image[None], 6, axis=0)
+        degrade(stack, None, True, False, rng)
+        origin = np.array([center[0] - width / 2, center[1] - width / 2, 0.0])
+        box = np.concatenate([low - origin, high - origin]) * INPUT_SIZE / width
+        box[[2, 5]] = 0.0
+        return {
+            "slices": stack.reshape(2, 3, self.size, self.size).astype(np.float16),
+            "target": np.repeat(truth[None], 2, axis=0).astype(np.uint8),
+            "weight": np.ones((2, self.size, self.size), np.uint8),
+            "box": box.astype(np.float32),
+            "depths": np.zeros(2, np.float32),
+            "cube_plane": np.zeros(2, np.float32),
+            "mode": mode,
+            "flat": 1,
+            **self._cube_truth(None, None, target, mode),
+        }
+
+    def _superpixel(self) -> dict[str, Any] | None:
+        """A region of similar brightness in a slice of an unlabelled scan: prompts mean "this object"
+        (ScribblePrompt, Wong et al. 2024, sec. 4.2).
+        """
+        subject, rng = self.subject, self.rng
+        frame = random_frame(subject.spacing, subject.through_plane, 100.0, rng)
+        middle = frame.from_voxels((rng.uniform(0.2, 0.8, 3) * subject.size)[None])[0]
+        if subject.through_plane is not None:
+            thick = subject.spacing[subject.through_plane]
+            middle[2] = np.rint(middle[2] / thick) * thick
+        width = float((subject.size * subject.spacing).max() * rng.uniform(0.2, 0.8))
+        step = (
+            float(subject.spacing[subject.through_plane]) if subject.through_plane is not None else width / 64
+        )
+        depths = middle[2] + np.array([-step, 0.0, step])
+        stack = self._interpolate(self._lattice(frame, middle, width, self.size, depths))
+        parts = felzenszwalb(stack[1, ::2, ::2], scale=float(rng.uniform(20, 500)), sigma=0.5, min_size=24)
+        parts = np.kron(parts, np.ones((2, 2), parts.dtype))
+        values, counts = np.unique(parts[stack[1] > 0.02], return_counts=True)
+        values = values[(counts > 60) & (counts < 0.35 * parts.size)]
+        if not len(values):
+            return None
+        truth = parts == rng.choice(values)
+        stack = np.repeat(stack[None], 2, axis=0).reshape(6, self.size, self.size)
+        degrade(stack, None, False, subject.modality == "CT", rng)
+        rows, columns = np.nonzero(truth)
+        scale = INPUT_SIZE / self.size
+        box = np.array([columns.min(), rows.min(), 0, columns.max() + 1, rows.max() + 1, 0]) * scale
+        return {
+            "slices": stack.reshape(2, 3, self.size, self.size).astype(np.float16),
+            "target": np.repeat(truth[None], 2, axis=0).astype(np.uint8),
+            "weight": np.ones((2, self.size, self.size), np.uint8),
+            "box": box.astype(np.float32),
+            "depths": np.zeros(2, np.float32),
+            "cube_plane": np.zeros(2, np.float32),
+            "mode": ANYTHING,
+            "flat": 1,
+            **self._cube_truth(None, None, Target(0, "", (0, 0, 0), (0, 0, 0), False), ANYTHING),
+        }

@@ -1,0 +1,1 @@
+"""Synthetic scans made from anatomical label volumes."""

@@ -1,0 +1,113 @@
+"""Where a training sample is taken: a random rigid frame with a smooth warp, from region to voxel coordinates."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+@dataclass
+class Frame:
+    """Maps region coordinates (u, v, w) in mm to voxel coordinates (i, j, k).
+
+    u and v lie in the slice, w runs along the stack; `axes` columns are unit vectors in mm space. The warp is a
+    sum of sines: cheap, smooth, and its inverse converges in a few fixed-point steps because it stays gentle.
+    """
+
+    axes: NDArray[np.float64]
+    spacing: NDArray[np.float64]
+    scale: NDArray[np.float64]  # stretches the anatomy along u, v, w
+    amplitudes: NDArray[np.float64]  # [n, 3] mm
+    waves: NDArray[np.float64]  # [n, 3] radians per mm
+    phases: NDArray[np.float64]  # [n]
+
+    def to_voxels(self, region: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Region points [..., 3] in mm to voxel coordinates [..., 3]."""
+        moved = (region + self._displacement(region)) / self.scale
+        return (moved @ self.axes.T) / self.spacing
+
+    def from_voxels(self, voxels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Voxel coordinates [n, 3] to region points [n, 3] in mm."""
+        target = ((voxels * self.spacing) @ self.axes) * self.scale
+        region = target
+        for _ in range(3 if len(self.phases) else 0):
+            region = target - self._displacement(region)
+        return region
+
+    def _displacement(self, region: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = np.zeros_like(region)
+        for amplitude, wave, phase in zip(self.amplitudes, self.waves, self.phases, strict=True):
+            total += np.sin(region @ wave + phase)[..., None] * amplitude
+        return total
+
+
+def lattice(frame: Frame, u: NDArray[np.float64], v: NDArray[np.float64], w: NDArray[np.float64]) -> Array:
+    """Voxel coordinates [w, v, u, 3] of a rectangular lattice of region coordinates in mm.
+
+    The warp is evaluated at every 8th node and interpolated: 10 times faster, and its waves are much longer.
+    """
+    coarse, weights = zip(*(_thinned(axis) for axis in (w, v, u)), strict=True)
+    grid = np.stack(np.meshgrid(*coarse, indexing="ij")[::-1], axis=-1)
+    voxels = frame.to_voxels(grid).astype(np.float32)
+    for axis, matrix in reversed(list(enumerate(weights))):
+        voxels = np.moveaxis(np.tensordot(matrix, voxels, axes=(1, axis)), 0, axis)
+    return np.ascontiguousarray(voxels)
+
+
+def _thinned(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], Array]:
+    """Evenly spaced nodes over `values` and the matrix that interpolates back; short axes are kept whole."""
+    if len(values) <= 8:
+        return values, np.eye(len(values), dtype=np.float32)
+    nodes = np.linspace(values[0], values[-1], len(values) // 8 + 1)
+    place = (values - nodes[0]) / (nodes[1] - nodes[0])
+    below = np.clip(place.astype(int), 0, len(nodes) - 2)
+    matrix = np.zeros((len(values), len(nodes)), np.float32)
+    rows = np.arange(len(values))
+    matrix[rows, below] = 1 - (place - below)
+    matrix[rows, below + 1] = place - below
+    return nodes, matrix
+
+
+def random_frame(
+    spacing: NDArray[np.float64], through_plane: int | None, size_mm: float, rng: np.random.Generator
+) -> Frame:
+    """A frame for an object of about `size_mm`.
+
+    `through_plane` is the slice axis of a scan whose slices are thick: its slices are kept, only turned and
+    warped in their plane. Otherwise any direction serves, half of the time along a voxel axis.
+    """
+    order = [0, 1, 2]
+    if through_plane is None:
+        rng.shuffle(order)
+    else:
+        order = [axis for axis in order if axis != through_plane]
+        rng.shuffle(order)
+        order.append(through_plane)
+    axes = np.eye(3)[:, order] * rng.choice([-1.0, 1.0], 3)
+    if rng.random() < 0.7:
+        turn = rng.uniform(-np.pi, np.pi) if rng.random() < 0.3 else rng.normal(0, np.radians(12))
+        axes = axes @ _rotation([0, 0, 1], turn)
+    if through_plane is None and rng.random() < 0.5:
+        tilt = rng.uniform(-np.pi, np.pi) if rng.random() < 0.25 else rng.normal(0, np.radians(15))
+        axes = axes @ _rotation(rng.normal(size=3), tilt)
+    scale = np.exp(rng.normal(0, 0.1, 3))
+    count = int(rng.integers(1, 4)) if rng.random() < 0.5 else 0
+    lengths = size_mm * rng.uniform(0.5, 2.0, count)
+    directions = rng.normal(size=(count, 3))
+    directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-6)
+    waves = directions * (2 * np.pi / np.maximum(lengths, 1e-3))[:, None]
+    # A displacement above 1/4 of the wave's period over 2 pi would fold space.
+    amplitudes = rng.normal(size=(count, 3)) * (lengths * rng.uniform(0.0, 0.03, count))[:, None]
+    if through_plane is not None:
+        scale[2] = 1.0
+        waves[:, 2], amplitudes[:, 2] = 0.0, 0.0
+    return Frame(axes, spacing, scale, amplitudes, waves, rng.uniform(0, 2 * np.pi, count))
+
+
+def _rotation(axis: list[int] | NDArray[np.float64], angle: float) -> NDArray[np.float64]:
+    """Rodrigues' rotation matrix."""
+    x, y, z = np.asarray(axis, float) / np.linalg.norm(axis)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
