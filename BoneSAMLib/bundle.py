@@ -34,6 +34,7 @@ class Bundle:
 
     @property
     def name(self) -> str:
+        """What its maker called it."""
         return str(self.manifest["name"])
 
     def graph(self, part: str) -> Path:
@@ -42,6 +43,7 @@ class Bundle:
 
     @property
     def weights(self) -> Path:
+        """The safetensors file."""
         return self.folder / WEIGHTS
 
 
@@ -63,7 +65,8 @@ def open_bundle(folder: str | Path | None = None) -> Bundle:
         raise BoneSAMError(f"The weights' manifest '{path}' cannot be read: {_ADVICE}") from error
     if version != FORMAT:
         raise BoneSAMError(
-            f"The weights in '{folder}' have format {version}, this version reads format {FORMAT}: export them again."
+            f"The weights in '{folder}' have format {version}, this version reads format {FORMAT}: "
+            "export them again."
         )
     for name in (*(f"{part}.onnx" for part in GRAPHS), WEIGHTS):
         file = folder / name

@@ -13,6 +13,8 @@ from BoneSAMLib.errors import BoneSAMError
 
 Array = NDArray[np.float32]
 DEVICES = ("auto", "cpu", "cuda")
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_NO_CUDA = "No CUDA device can be used: install onnxruntime-gpu and an NVIDIA driver, or choose the CPU."
 
 
 class Engine(Protocol):
@@ -20,7 +22,7 @@ class Engine(Protocol):
 
     @property
     def device(self) -> str:
-        """ "cpu" or "cuda"."""
+        """Either "cpu" or "cuda"."""
 
     def encode(self, slices: Array) -> tuple[Array, Array]:
         """Slices [N, 3, 256, 256] in 0..1 -> embedding [N, 128, 64, 64], skip features [N, 32, 128, 128]."""
@@ -53,20 +55,20 @@ class OnnxEngine:
         check_device(device)
         import onnxruntime
 
-        available = onnxruntime.get_available_providers()
-        has_cuda = "CUDAExecutionProvider" in available
+        has_cuda = CUDA in onnxruntime.get_available_providers()
         if device == "cuda" and not has_cuda:
-            raise BoneSAMError(
-                "No CUDA device can be used: install onnxruntime-gpu and an NVIDIA driver, or choose the CPU."
-            )
+            raise BoneSAMError(_NO_CUDA)
         self.device = "cuda" if has_cuda and device != "cpu" else "cpu"
+        self._may_fall_back = device != "cuda"
         self._bundle = bundle
 
     def encode(self, slices: Array) -> tuple[Array, Array]:
+        """As in `Engine`."""
         embedding, skip = self._encoder.run(None, {"slices": slices})
         return embedding, skip
 
     def attend(self, cubes: Array) -> Array:
+        """As in `Engine`."""
         probability: Array = self._depth_attention.run(None, {"cubes": cubes})[0]
         return probability
 
@@ -80,6 +82,7 @@ class OnnxEngine:
         labels: NDArray[np.int64],
         masks: Array,
     ) -> tuple[Array, Array]:
+        """As in `Engine`."""
         logits, iou = self._decoder.run(
             None,
             {
@@ -113,15 +116,21 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = os.cpu_count() or 1
         options.log_severity_level = 3
-        providers: Sequence[str] = ["CPUExecutionProvider"]
-        if self.device == "cuda":
-            providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        providers: Sequence[str] = [CUDA, CPU] if self.device == "cuda" else [CPU]
         try:
-            return onnxruntime.InferenceSession(str(self._bundle.graph(part)), options, providers=providers)
+            session = onnxruntime.InferenceSession(
+                str(self._bundle.graph(part)), options, providers=providers
+            )
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise BoneSAMError(
                 f"The network '{self._bundle.graph(part)}' cannot be loaded: {str(error).splitlines()[0]}"
             ) from error
+        if self.device == "cuda" and CUDA not in session.get_providers():
+            # onnxruntime-gpu offers CUDA wherever it is installed, and uses the CPU where there is no device.
+            if not self._may_fall_back:
+                raise BoneSAMError(_NO_CUDA)
+            self.device = "cpu"
+        return session
 
 
 def check_device(device: str) -> None:

@@ -1,7 +1,7 @@
 """A checkpoint to a bundle that the extension and the command line load: `python -m training.export`.
 
-The graphs refer to tensors inside `weights.safetensors` as ONNX external data, stored as float16 and cast when
-the graph is loaded: half the size, no second copy for the torch backend, float32 arithmetic.
+The graphs refer to tensors inside `weights.safetensors` as ONNX external data, stored as float16 and cast
+when the graph is loaded: half the size, no second copy for the torch backend, float32 arithmetic.
 """
 
 import json
@@ -51,7 +51,10 @@ class _Named(nn.Module):
 
 
 def export_bundle(model: BoneSAM, folder: Path, facts: dict[str, Any]) -> None:
-    """Write the bundle of a trained model. `facts` go into the manifest: name, dim, what it was trained on."""
+    """Write the bundle of a trained model, whose batch norms this fuses.
+
+    `facts` go into the manifest: name, dim, what it was trained on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = {part: count_parameters(getattr(model, part)) for part in GRAPHS}
     model = model.cpu().fuse_norms()

@@ -16,8 +16,10 @@ from training.synthesis.scanner import cut_out, degrade
 from training.warp import Frame, lattice, random_frame
 
 CUBE_SIZE = 64
-RAYS = 48
+RAYS = 128  # through the body; the shadow of the target is traced with as many as its thinnest part needs
+MOST_TARGET_RAYS = 256
 UNKNOWN = 255
+PATIENCE = 50  # draws before another subject is tried: a blank scan would be waited for forever
 OBJECT, ALL_BONES, ANYTHING = 0, 1, 2
 
 
@@ -37,7 +39,10 @@ class Mixture:
 def draw_sample(
     subjects: list[Subject], mixture: Mixture, size: int, with_cube: bool, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """A random sample at `size` x `size` pixels; see `Sampler` for its entries. The cube takes half of the time."""
+    """A random sample at `size` x `size` pixels; see `Sampler` for its entries.
+
+    The cube takes half of the time.
+    """
     kind = "labels" if rng.random() < mixture.synthetic else "image"
     if rng.random() < mixture.unlabelled:
         kind = "unlabelled"
@@ -49,21 +54,23 @@ def draw_sample(
         weights = np.array([(mixture.sources or {}).get(source, 1.0) for source in sources])
         source = rng.choice(sources, p=weights / weights.sum())
         pool = [subject for subject in pool if subject.source == source]
-    subject = pool[int(rng.integers(len(pool)))]
     while True:
-        sample = Sampler(subject, mixture, size, with_cube, rng).draw()
-        if sample is not None:
-            return sample
+        subject = pool[int(rng.integers(len(pool)))]
+        for _ in range(PATIENCE):
+            sample = Sampler(subject, mixture, size, with_cube, rng).draw()
+            if sample is not None:
+                return sample
 
 
 class Sampler:
     """Draws from one subject.
 
     A sample holds: `slices` float16 [2, 3, s, s] in 0..1, `target` uint8 [2, s, s] of 0/1, `weight` uint8
-    [2, s, s] (0 where the annotation says nothing), `cube` float16 [64, 64, 64], `cube_bone` and `cube_target`
-    uint8 of 0/1/255 (255: unknown), `box` float32 [6] (low and high x, y, depth in 256-pixel units, depth
-    relative to slice 0), `depths` float32 [2] of the slices likewise, `cube_plane` float32 [2] (the slices'
-    positions in the cube, in voxels), `mode` and `flat` (1: the box is drawn on slice 0 only).
+    [2, s, s] (0 where the annotation says nothing), `cube` float16 [64, 64, 64], `cube_bone` and
+    `cube_target` uint8 of 0/1/255 (255: unknown), `box` float32 [6] (low and high x, y, depth in 256-pixel
+    units, depth relative to slice 0), `depths` float32 [2] of the slices likewise, `cube_plane` float32 [2]
+    (the slices' positions in the cube, in voxels), `mode`, `has_cube` and `flat` (1: the box is drawn on
+    slice 0 only).
     """
 
     def __init__(
@@ -96,7 +103,8 @@ class Sampler:
             return None
         extent = float(np.ptp(points * subject.spacing, axis=0).max()) + 1.0
         flat_image = 1 in subject.size
-        frame = random_frame(subject.spacing, subject.through_plane, extent, rng)
+        tilted = 0.2 if subject.kind == "image" else 0.4
+        frame = random_frame(subject.spacing, subject.through_plane, extent, tilted, rng)
         outline = frame.from_voxels(points.astype(float))
         pad = 0.5 * np.sqrt((frame.axes**2 * (subject.spacing**2)[:, None]).sum(0)) * frame.scale
         low, high = outline.min(0) - pad, outline.max(0) + pad
@@ -127,11 +135,17 @@ class Sampler:
         cube_depths = cube_center + ((np.arange(CUBE_SIZE) + 0.5) / CUBE_SIZE - 0.5) * width
         cube_grid = self._lattice(frame, center, width, CUBE_SIZE, cube_depths) if self.with_cube else None
         if subject.kind == "labels":
-            stack, cube, masks, cube_labels = self._synthesize(planes, cube_grid, width)
+            stack, cube, masks, cube_labels, is_ct = self._synthesize(planes, cube_grid, width)
         else:
             stack, cube, masks, cube_labels = self._real(planes, cube_grid)
-        if rng.random() < 0.06:
-            cut_out(stack, rng)
+            is_ct = subject.modality == "CT"
+        # What is black shows no bone, annotated or not; to be judged before it is inverted or brightened.
+        black = stack[[1, 4]] < 0.02
+        cube_black = None if cube is None else cube < 0.02
+        degrade(stack, cube, subject.kind == "labels", is_ct, rng)
+        if flat_image:
+            stack = stack[[1, 1, 1, 4, 4, 4]]  # in use, all three channels are the one image, noise included
+        blanked = cut_out(stack, rng) if rng.random() < 0.06 else None
         masks = masks[[1, 4]]
         if mode == ALL_BONES:
             truth = self._is_bone(masks)
@@ -141,37 +155,51 @@ class Sampler:
             return None
         weight = np.ones_like(truth)
         if mode == ALL_BONES and subject.partial:
-            # Only what is annotated, and what is black, is known.
-            weight = truth | (stack[[1, 4]] < 0.02)
+            weight = truth | black
+        if blanked is not None:
+            weight = weight & ~blanked
         scale = INPUT_SIZE / width
         origin = np.array([center[0] - width / 2, center[1] - width / 2, slices[0]])
+        cube_plane = (np.array(slices) - cube_center) / width * CUBE_SIZE + CUBE_SIZE / 2 - 0.5
+        box = (np.concatenate([low - origin, high - origin]) * scale).astype(np.float32)
+        drawn_on_slice = mode != ALL_BONES and bool(truth[0].any())
+        flat = flat_image or (drawn_on_slice and rng.random() < self.mixture.two_dimensional_box)
+        if flat and truth[0].any():
+            box = self._slice_box(truth[0])
         return {
             "slices": stack.reshape(2, 3, self.size, self.size).astype(np.float16),
             "target": truth.astype(np.uint8),
             "weight": weight.astype(np.uint8),
-            "box": (np.concatenate([low - origin, high - origin]) * scale).astype(np.float32),
+            "box": box,
             "depths": ((np.array(slices) - slices[0]) * scale).astype(np.float32),
-            "cube_plane": ((np.array(slices) - cube_center) / width * CUBE_SIZE + CUBE_SIZE / 2 - 0.5).astype(
-                np.float32
-            ),
+            "cube_plane": cube_plane.astype(np.float32),
             "mode": mode,
-            "flat": int(
-                flat_image or (mode != ALL_BONES and rng.random() < self.mixture.two_dimensional_box)
-            ),
-            **self._cube_truth(None if flat_image else cube, cube_labels, target, mode),
+            "flat": int(flat),
+            **self._cube_truth(None if flat_image else cube, cube_black, cube_labels, target, mode),
         }
 
+    def _slice_box(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """The box [6] that a user would draw around a mask [s, s] on its slice."""
+        rows, columns = np.nonzero(mask)
+        bounds = [columns.min(), rows.min(), 0, columns.max() + 1, rows.max() + 1, 0]
+        return np.array(bounds, np.float32) * np.float32(INPUT_SIZE / self.size)
+
     def _cube_truth(
-        self, cube: NDArray[np.float32] | None, labels: NDArray[Any] | None, target: Target, mode: int
+        self,
+        cube: NDArray[np.float32] | None,
+        black: NDArray[np.bool_] | None,
+        labels: NDArray[Any] | None,
+        target: Target,
+        mode: int,
     ) -> dict[str, Any]:
         """The cube and what is bone and target in it; blank where the sample has none."""
-        if cube is None or labels is None:
+        if cube is None or black is None or labels is None:
             blank = np.zeros((CUBE_SIZE,) * 3, np.uint8)
             return {"cube": blank.astype(np.float16), "cube_bone": blank, "cube_target": blank, "has_cube": 0}
         bone = self._is_bone(labels).astype(np.uint8)
         meant = bone if mode == ALL_BONES else (labels == target.label).astype(np.uint8)
         if self.subject.partial:
-            bone = np.where((bone == 0) & (cube > 0.02), UNKNOWN, bone).astype(np.uint8)
+            bone = np.where((bone == 0) & ~black, UNKNOWN, bone).astype(np.uint8)
             meant = bone if mode == ALL_BONES else meant
         return {"cube": cube.astype(np.float16), "cube_bone": bone, "cube_target": meant, "has_cube": 1}
 
@@ -207,7 +235,7 @@ class Sampler:
 
     def _synthesize(
         self, planes: NDArray[np.float32], cube_grid: NDArray[np.float32] | None, width: float
-    ) -> tuple[Any, Any, Any, Any]:
+    ) -> tuple[Any, Any, Any, Any, bool]:
         contrast = random_contrast(self.subject.tissues, self.rng)
         plane_labels, plane_depth = self._gather(planes)
         stack = render(plane_labels, plane_depth, width / self.size, contrast, self.rng)
@@ -216,8 +244,7 @@ class Sampler:
             cube_labels, cube_depth = self._gather(cube_grid)
             cube = render(cube_labels, cube_depth, width / CUBE_SIZE, contrast, self.rng)
         self._add_disease(stack, plane_labels, contrast)
-        degrade(stack, cube, True, contrast.regime == "CT", self.rng)
-        return stack, cube, plane_labels, cube_labels
+        return stack, cube, plane_labels, cube_labels, contrast.regime == "CT"
 
     def _add_disease(self, stack: NDArray[np.float32], labels: NDArray[Any], contrast: Contrast) -> None:
         """Sometimes a lesion or an implant: a blob of another brightness inside bone, in all slices."""
@@ -241,7 +268,6 @@ class Sampler:
         if cube_grid is not None:
             cube = self._interpolate(cube_grid)
             cube_labels, _ = self._gather(cube_grid)
-        degrade(stack, cube, False, self.subject.modality == "CT", self.rng)
         return stack, cube, plane_labels, cube_labels
 
     def _gather(self, voxels: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[np.float32]]:
@@ -269,10 +295,10 @@ class Sampler:
 
     def _interpolate(self, voxels: NDArray[np.floating]) -> NDArray[np.float32]:
         coordinates = np.moveaxis(voxels[..., ::-1], -1, 0)
-        values = ndimage.map_coordinates(
+        values: NDArray[np.float32] = ndimage.map_coordinates(
             self.subject.image, coordinates, order=1, output=np.float32, mode="grid-constant"
         )
-        return np.asarray(values) / np.float32(255)
+        return values / np.float32(255)
 
     def _is_bone(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
         table = np.zeros(int(max(self.subject.tissues, default=0)) + 1, bool)
@@ -310,11 +336,15 @@ class Sampler:
         rays = ((np.arange(RAYS) + 0.5) / RAYS - 0.5) * thickness + center[2]
         labels, depth = self._gather(self._lattice(frame, center, width, self.size, rays))
         image = project(labels, depth, thickness / RAYS, self.subject.tissues, rng)
-        truth = self._is_bone(labels).any(0) if mode == ALL_BONES else (labels == target.label).any(0)
+        if mode == ALL_BONES:
+            truth = np.asarray(self._is_bone(labels).any(axis=0))
+        else:
+            truth = self._shadow(target, frame, center, width, low[2], high[2])
         if not truth.any():
             return None
-        stack = np.repeat(image[None], 6, axis=0)
+        stack = np.repeat(image[None], 2, axis=0)
         degrade(stack, None, True, False, rng)
+        stack = stack[[0, 0, 0, 1, 1, 1]]
         origin = np.array([center[0] - width / 2, center[1] - width / 2, 0.0])
         box = np.concatenate([low - origin, high - origin]) * INPUT_SIZE / width
         box[[2, 5]] = 0.0
@@ -327,15 +357,27 @@ class Sampler:
             "cube_plane": np.zeros(2, np.float32),
             "mode": mode,
             "flat": 1,
-            **self._cube_truth(None, None, target, mode),
+            **self._cube_truth(None, None, None, target, mode),
         }
+
+    def _shadow(
+        self, target: Target, frame: Frame, center: NDArray[np.float64], width: float, low: float, high: float
+    ) -> NDArray[np.bool_]:
+        """Where the target lies along rays from depth `low` to `high`, without holes: a scapula seen face-on is
+        thinner than the distance of rays through the whole body.
+        """
+        step = 0.7 * float(self.subject.spacing.min())
+        count = int(np.clip(np.ceil((high - low) / step), 1, MOST_TARGET_RAYS))
+        rays = low + (np.arange(count) + 0.5) / count * (high - low)
+        labels, _ = self._gather(self._lattice(frame, center, width, self.size, rays))
+        return np.asarray((labels == target.label).any(axis=0))
 
     def _superpixel(self) -> dict[str, Any] | None:
         """A region of similar brightness in a slice of an unlabelled scan: prompts mean "this object"
         (ScribblePrompt, Wong et al. 2024, sec. 4.2).
         """
         subject, rng = self.subject, self.rng
-        frame = random_frame(subject.spacing, subject.through_plane, 100.0, rng)
+        frame = random_frame(subject.spacing, subject.through_plane, 100.0, 0.2, rng)
         middle = frame.from_voxels((rng.uniform(0.2, 0.8, 3) * subject.size)[None])[0]
         if subject.through_plane is not None:
             thick = subject.spacing[subject.through_plane]
@@ -367,5 +409,5 @@ class Sampler:
             "cube_plane": np.zeros(2, np.float32),
             "mode": ANYTHING,
             "flat": 1,
-            **self._cube_truth(None, None, Target(0, "", (0, 0, 0), (0, 0, 0), False), ANYTHING),
+            **self._cube_truth(None, None, None, Target(0, "", (0, 0, 0), (0, 0, 0), False), ANYTHING),
         }

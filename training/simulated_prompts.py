@@ -1,7 +1,7 @@
 """Prompts as people give them: sloppy boxes, a click inside, then clicks on what is wrong.
 
-The recipe of ScribblePrompt (Wong et al. 2024, sec. 4.1) and RITM (Sofiiuk et al. 2022): a few rounds per sample,
-each with the previous logits, detached, as mask prompt.
+The recipe of ScribblePrompt (Wong et al. 2024, sec. 4.1) and RITM (Sofiiuk et al. 2022): a few rounds per
+sample, each with the previous logits, detached, as mask prompt.
 """
 
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ class Prompts:
 
     @classmethod
     def empty(cls, count: int) -> "Prompts":
+        """No prompt yet, for `count` cases."""
         return cls(
             torch.zeros(count, 2, SLOTS, 3),
             torch.full((count, SLOTS), PADDING),
@@ -75,10 +76,8 @@ def click_on(error: Tensor, generator: torch.Generator | None = None) -> tuple[T
     The mean of the error over a window is largest deep inside its largest part: a stand-in for the distance
     transform's maximum that works on a batch. Noise makes the place vary as people do.
     """
-    count, height, width = error.shape
-    depth = functional.avg_pool2d(error[:, None], NEIGHBORHOOD, 1, NEIGHBORHOOD // 2, count_include_pad=True)[
-        :, 0
-    ]
+    width = error.shape[-1]
+    depth = functional.avg_pool2d(error[:, None], NEIGHBORHOOD, 1, NEIGHBORHOOD // 2)[:, 0]
     score = error * (depth + 0.15 * torch.rand(depth.shape, generator=generator))
     index = score.flatten(1).argmax(1)
     places = torch.stack([index % width, index // width], 1).float() + 0.5

@@ -21,6 +21,7 @@ from training.cases import MODALITIES, Case, load_cases
 
 DEPTH_UNIT_MM = 0.25
 _MOST_POINTS = 1200
+_DIRECTIONS = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Subject:
 
     @property
     def size(self) -> NDArray[np.int64]:
+        """Voxels along (i, j, k)."""
         array = self.labels if self.labels is not None else self.image
         assert array is not None
         return np.array(array.shape[::-1])
@@ -71,7 +73,11 @@ class Subject:
             shell = inside & ~ndimage.binary_erosion(inside)
             found = np.argwhere(shell)[:, ::-1].astype(np.float32) + np.array(target.low, np.float32)
             if len(found) > _MOST_POINTS:
-                found = found[self.rng.choice(len(found), _MOST_POINTS, replace=False)]
+                # The farthest point in each of many directions: a box around the rest alone would cut
+                # off up to 4.6 mm of a hip bone.
+                outermost = np.unique((found @ _DIRECTIONS.T).argmax(axis=0))
+                others = self.rng.choice(len(found), _MOST_POINTS - len(outermost), replace=False)
+                found = found[np.concatenate([outermost, others])]
             target.points = found
         return target.points
 
@@ -87,7 +93,7 @@ def load_subjects(store: Path, split: str) -> list[Subject]:
             Target(o["label"], o["name"], tuple(o["low"]), tuple(o["high"]), o.get("complete", True))
             for o in row.get("objects", [])
         ]
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for part in ("image", "labels", "depth"):
             file = store / f"{row['id']}.{part}.npy"
             arrays[part] = np.load(file, mmap_mode="r") if file.exists() else None
@@ -154,12 +160,15 @@ def _write(
     store: Path, name: str, facts: dict[str, Any], volume: Volume, labels: NDArray[Any] | None
 ) -> None:
     image = np.rint(normalize(volume.array, intensity_window(volume)) * 255).astype(np.uint8)
-    spacing = np.array(volume.spacing)
-    thick = volume.through_plane_axis if spacing.max() > 1.2 * spacing.min() or volume.is_projection else None
+    through_plane = volume.through_plane_axis
+    others = np.delete(volume.spacing, through_plane)
+    # Only thick slices must be kept as they are; some scans are finer along the stack than across.
+    keeps_slices = volume.is_projection or volume.spacing[through_plane] > 1.2 * others.min()
     np.save(store / f"{name}.image.npy", image)
     if labels is not None:
         np.save(store / f"{name}.labels.npy", labels)
-    facts = {"id": name, **facts, "spacing": spacing.tolist(), "through_plane": thick}
+    facts = {"id": name, **facts, "spacing": list(volume.spacing)}
+    facts["through_plane"] = through_plane if keeps_slices else None
     # Last, so that a subject without it is one whose writing was interrupted.
     (store / f"{name}.json").write_text(json.dumps(facts))
 
@@ -168,7 +177,7 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder with index.json of annotated cases.")],
     store: Annotated[Path, typer.Option(help="Folder of the training store.")],
 ) -> None:
-    """Pack the train and validation cases of a data folder, and its unlabelled scans, into a training store."""
+    """Pack the train and validation cases of a data folder, and its unlabelled scans, into a store."""
     store.mkdir(parents=True, exist_ok=True)
     cases = load_cases(data, "train") + load_cases(data, "validation")
     for case in cases:

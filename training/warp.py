@@ -1,4 +1,4 @@
-"""Where a training sample is taken: a random rigid frame with a smooth warp, from region to voxel coordinates."""
+"""Where a training sample is taken: a random rigid frame with a smooth warp, from region to voxels."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ Array = NDArray[np.float32]
 class Frame:
     """Maps region coordinates (u, v, w) in mm to voxel coordinates (i, j, k).
 
-    u and v lie in the slice, w runs along the stack; `axes` columns are unit vectors in mm space. The warp is a
-    sum of sines: cheap, smooth, and its inverse converges in a few fixed-point steps because it stays gentle.
+    u and v lie in the slice, w runs along the stack; `axes` columns are unit vectors in mm space. The warp is
+    a sum of sines: cheap, smooth, and its inverse converges in a few fixed-point steps because it is gentle.
     """
 
     axes: NDArray[np.float64]
@@ -32,7 +32,7 @@ class Frame:
         """Voxel coordinates [n, 3] to region points [n, 3] in mm."""
         target = ((voxels * self.spacing) @ self.axes) * self.scale
         region = target
-        for _ in range(3 if len(self.phases) else 0):
+        for _ in range(8 if len(self.phases) else 0):
             region = target - self._displacement(region)
         return region
 
@@ -71,12 +71,16 @@ def _thinned(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], Array]:
 
 
 def random_frame(
-    spacing: NDArray[np.float64], through_plane: int | None, size_mm: float, rng: np.random.Generator
+    spacing: NDArray[np.float64],
+    through_plane: int | None,
+    size_mm: float,
+    tilted: float,
+    rng: np.random.Generator,
 ) -> Frame:
     """A frame for an object of about `size_mm`.
 
     `through_plane` is the slice axis of a scan whose slices are thick: its slices are kept, only turned and
-    warped in their plane. Otherwise any direction serves, half of the time along a voxel axis.
+    warped in their plane. Otherwise any direction serves; `tilted` is the share that follows no voxel axis.
     """
     order = [0, 1, 2]
     if through_plane is None:
@@ -87,9 +91,9 @@ def random_frame(
         order.append(through_plane)
     axes = np.eye(3)[:, order] * rng.choice([-1.0, 1.0], 3)
     if rng.random() < 0.7:
-        turn = rng.uniform(-np.pi, np.pi) if rng.random() < 0.3 else rng.normal(0, np.radians(12))
+        turn = rng.uniform(-np.pi, np.pi) if rng.random() < 0.15 else rng.normal(0, np.radians(10))
         axes = axes @ _rotation([0, 0, 1], turn)
-    if through_plane is None and rng.random() < 0.5:
+    if through_plane is None and rng.random() < tilted:
         tilt = rng.uniform(-np.pi, np.pi) if rng.random() < 0.25 else rng.normal(0, np.radians(15))
         axes = axes @ _rotation(rng.normal(size=3), tilt)
     scale = np.exp(rng.normal(0, 0.1, 3))

@@ -1,7 +1,10 @@
 """BoneSAM-T: image encoder, depth attention, prompts and mask decoder as one network."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .decoder import BoneMaskDecoder
@@ -27,7 +30,7 @@ class AttentionFusion(nn.Module):
         return torch.sigmoid(self.gate_logit)
 
     def forward(self, embedding: Tensor, attention: Tensor, use: Tensor) -> Tensor:
-        """embedding [N, dim, h, w], attention [N, 2, h, w] in 0..1, use [N] 0 or 1 -> embedding [N, dim, h, w]."""
+        """Embedding [N, dim, h, w], attention [N, 2, h, w] in 0..1, use [N] 0 or 1 -> embedding."""
         change = self.project(torch.cat([embedding, attention], dim=1))
         return embedding + (self.gate * use)[:, None, None, None] * change
 
@@ -77,6 +80,7 @@ class BoneSAM(nn.Module):
         self.eval()
         for module in self.modules():
             if isinstance(module, ConvNorm | ConvNorm3d):
-                module[0] = fuse_conv_bn_eval(module[0], module[1])
+                convolution = cast(nn.Conv2d | nn.Conv3d, module[0])
+                module[0] = fuse_conv_bn_eval(convolution, cast(_BatchNorm, module[1]))
                 module[1] = nn.Identity()
         return self

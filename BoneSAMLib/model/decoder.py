@@ -13,9 +13,9 @@ class BoneMaskDecoder(MaskDecoder):
     """SAM's mask decoder (Kirillov et al. 2023, appendix A), one set of prompts per image of the batch.
 
     Two changes. Prompts are added to the embedding at stride 4 and mixed by convolutions down to stride 16
-    before the transformer, because no operation of SAM's decoder compares a prompt with its local surroundings;
-    the transformer itself runs at stride 8, where it costs a quarter. While upscaling, stride-4 and stride-2
-    features are added (as in HQ-SAM, Ke et al. 2023).
+    before the transformer, because no operation of SAM's decoder compares a prompt with its local
+    surroundings; the transformer itself runs at stride 8, where it costs a quarter. While upscaling, stride-4
+    and stride-2 features are added (as in HQ-SAM, Ke et al. 2023).
     Masks are 128x128 for a 256-pixel region; four of them: 0 for clear prompts, 1-3 for ambiguous ones.
     """
 
@@ -33,12 +33,13 @@ class BoneMaskDecoder(MaskDecoder):
         for mlp in self.output_hypernetworks_mlps:
             mlp.layers[-1] = nn.Linear(dim, UPSCALED_CHANNELS)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, embedding: Tensor, skip: Tensor, position: Tensor, sparse: Tensor, dense: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """embedding, dense [N, dim, h, w]; skip [N, 32, 2h, 2w]; position [1, dim, h/2, w/2]; sparse [N, P, dim].
+        """Features to masks.
 
-        Returns logits [N, 4, 2h, 2w] and predicted IoU [N, 4] in 0..1.
+        embedding and dense [N, dim, h, w], skip [N, 32, 2h, 2w], position [1, dim, h/2, w/2] and
+        sparse [N, P, dim]. Returns logits [N, 4, 2h, 2w] and predicted IoU [N, 4] in 0..1.
         """
         at4 = embedding + dense
         at8 = self.down8(at4)

@@ -4,6 +4,8 @@ SegmentAnyBone (Gu et al. 2025, sec. 3.3) runs a 45 M-parameter V-Net at 64^3 on
 anisotropically stretched volume. Here it runs once per region, on a cube that is isotropic in millimeters.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,7 +37,7 @@ class DepthAttention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(ConvNorm3d(16, CHANNELS[0]), ConvNorm3d(CHANNELS[0], CHANNELS[0]))
-        steps = list(zip(CHANNELS, CHANNELS[1:], strict=False))
+        steps = list(pairwise(CHANNELS))
         self.down = nn.ModuleList(
             nn.Sequential(ConvNorm3d(i, o, stride=2), ConvNorm3d(o, o)) for i, o in steps
         )

@@ -1,8 +1,8 @@
 """Prompts in three dimensions for a two-dimensional decoder.
 
-SAM's prompt encoder (Kirillov et al. 2023, sec. 3) embeds points and box corners in the image plane. Here every
-prompt also carries its offset along the slice stack, so one 3D box or one click informs all slices, each at
-its own distance. The same prompts are drawn into the dense embedding as soft rasters, as interactive
+SAM's prompt encoder (Kirillov et al. 2023, sec. 3) embeds points and box corners in the image plane. Here
+every prompt also carries its offset along the slice stack, so one 3D box or one click informs all slices,
+each at its own distance. The same prompts are drawn into the dense embedding as soft rasters, as interactive
 segmentation nets without a pretrained prompt encoder do (RITM, ScribblePrompt): from scratch, sparse tokens
 alone take far longer to be obeyed.
 """
@@ -42,8 +42,11 @@ class SpatialPromptEncoder(PromptEncoder):
         # The rasters say whether there is a mask, so SAM's separate "no mask" embedding has no work left.
         del self.no_mask_embed
 
-    def forward(self, points: Tensor, labels: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """`masks` are the previous logits at embedding resolution [N, 1, h, w]; zeros where there are none."""
+    def forward(self, points: Tensor, labels: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """`masks`: previous logits at embedding resolution [N, 1, h, w], zeros where there are none.
+
+        Returns tokens [N, P, dim] and an embedding [N, dim, h, w].
+        """
         return self._sparse(points, labels), self.mask_downscaling(self._rasters(points, labels, masks))
 
     def _sparse(self, points: Tensor, labels: Tensor) -> Tensor:

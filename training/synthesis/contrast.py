@@ -16,15 +16,26 @@ GRAINS = (1.0, 4.0, 12.0)  # pixels
 REGIMES = ("CT", "T1", "T2", "fat-saturated", "random")
 # Mean brightness of each tissue in 0..1, for CT through the window of BoneSAMLib.intensity.
 MEANS: dict[str, dict[str, float]] = {
-    "CT": dict(air=0.0, fat=0.10, muscle=0.205, organ=0.20, vessel=0.20, neural=0.19, cartilage=0.24, disc=0.22,
-               ligament=0.22, lung_airway=0.0, skin=0.18, marrow=0.30, cortex=0.85, tooth=1.0),
-    "T1": dict(air=0.02, fat=0.85, muscle=0.32, organ=0.38, vessel=0.15, neural=0.42, cartilage=0.40, disc=0.35,
-               ligament=0.10, lung_airway=0.03, skin=0.55, marrow=0.70, cortex=0.08, tooth=0.05),
-    "T2": dict(air=0.02, fat=0.60, muscle=0.18, organ=0.40, vessel=0.20, neural=0.50, cartilage=0.35, disc=0.60,
-               ligament=0.08, lung_airway=0.03, skin=0.35, marrow=0.45, cortex=0.05, tooth=0.04),
-    "fat-saturated": dict(air=0.02, fat=0.12, muscle=0.30, organ=0.50, vessel=0.60, neural=0.50, cartilage=0.55,
-                          disc=0.60, ligament=0.12, lung_airway=0.03, skin=0.30, marrow=0.15, cortex=0.05,
-                          tooth=0.04),
+    "CT": {
+        "air": 0.0, "fat": 0.10, "muscle": 0.205, "organ": 0.20, "vessel": 0.20, "neural": 0.19,
+        "cartilage": 0.24, "disc": 0.22, "ligament": 0.22, "lung_airway": 0.0, "skin": 0.18, "marrow": 0.30,
+        "cortex": 0.85, "tooth": 1.0,
+    },
+    "T1": {
+        "air": 0.02, "fat": 0.85, "muscle": 0.32, "organ": 0.38, "vessel": 0.15, "neural": 0.42,
+        "cartilage": 0.40, "disc": 0.35, "ligament": 0.10, "lung_airway": 0.03, "skin": 0.55,
+        "marrow": 0.70, "cortex": 0.08, "tooth": 0.05,
+    },
+    "T2": {
+        "air": 0.02, "fat": 0.60, "muscle": 0.18, "organ": 0.40, "vessel": 0.20, "neural": 0.50,
+        "cartilage": 0.35, "disc": 0.60, "ligament": 0.08, "lung_airway": 0.03, "skin": 0.35,
+        "marrow": 0.45, "cortex": 0.05, "tooth": 0.04,
+    },
+    "fat-saturated": {
+        "air": 0.02, "fat": 0.12, "muscle": 0.30, "organ": 0.50, "vessel": 0.60, "neural": 0.50,
+        "cartilage": 0.55, "disc": 0.60, "ligament": 0.12, "lung_airway": 0.03, "skin": 0.30,
+        "marrow": 0.15, "cortex": 0.05, "tooth": 0.04,
+    },
 }  # fmt: skip
 
 

@@ -1,11 +1,14 @@
-"""Simulated radiographs: straight rays through an anatomy, attenuation from tissue, brightness from its sum."""
+"""Simulated radiographs: straight rays through an anatomy, darkened by tissue, brightness from their sum."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 # Linear attenuation at about 60 keV, in 1/cm (NIST, rounded).
-ATTENUATION = dict(air=0.0, fat=0.17, muscle=0.21, organ=0.21, vessel=0.21, neural=0.21, cartilage=0.22, disc=0.22,
-                   ligament=0.22, lung_airway=0.05, skin=0.20, bone=0.42, tooth=0.75)  # fmt: skip
+ATTENUATION = {
+    "air": 0.0, "fat": 0.17, "muscle": 0.21, "organ": 0.21, "vessel": 0.21, "neural": 0.21,
+    "cartilage": 0.22, "disc": 0.22, "ligament": 0.22, "lung_airway": 0.05, "skin": 0.20, "bone": 0.42,
+    "tooth": 0.75,
+}  # fmt: skip
 CORTEX_FACTOR = 1.7
 
 

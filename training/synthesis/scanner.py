@@ -59,8 +59,11 @@ def _field(corners: NDArray[np.float64], shape: tuple[int, ...]) -> Array:
     return field
 
 
-def cut_out(slices: Array, rng: np.random.Generator) -> None:
-    """Blank the image beyond a random line or circle, as fields of view and collimators do."""
+def cut_out(slices: Array, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Blank the image beyond a random line or circle, as fields of view and collimators do.
+
+    Returns what was blanked, [h, w].
+    """
     height, width = slices.shape[-2:]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     if rng.random() < 0.5:
@@ -70,3 +73,4 @@ def cut_out(slices: Array, rng: np.random.Generator) -> None:
     else:
         outside = np.hypot(x - width / 2, y - height / 2) > rng.uniform(0.45, 0.6) * width
     slices[:, outside] = 0.0
+    return np.asarray(outside)

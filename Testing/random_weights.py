@@ -1,0 +1,20 @@
+"""A network whose weights are random but of sensible size, so that nothing cancels out or saturates."""
+
+import torch
+
+from BoneSAMLib.model.bonesam import BoneSAM
+
+
+def random_model():
+    """The same network at every call, ready for use, its batch norms not yet fused."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = BoneSAM()
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm3d):
+                # Fresh norms do nothing, and those of the residual blocks block everything.
+                torch.nn.init.uniform_(module.weight, 0.8, 1.2)
+                torch.nn.init.normal_(module.bias, 0, 0.1)
+                torch.nn.init.normal_(module.running_mean, 0, 0.1)
+                torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval().requires_grad_(False)
