@@ -23,8 +23,13 @@ demo: .venv/.demo
 	@$(BIN)/bonesam segment "$(INPUT)" $(PROMPTS) \
 		--output demo/mask.seg.nrrd --overlay demo/overlay.png --report demo/report.html
 
-test: .venv/.dev
-	$(BIN)/python -m pytest $(TESTS)
+# TESTS narrows both runs; what is for Slicer's environment only is left to it.
+GENERAL_TESTS = $(filter-out Testing/slicer%,$(TESTS))
+SLICER_TESTS = $(if $(TESTS),$(filter Testing/slicer%,$(TESTS)),Testing/slicer)
+
+test: .venv/.dev $(if $(SLICER_TESTS),.venv-slicer/.slicer)
+	$(if $(TESTS),$(if $(GENERAL_TESTS),$(BIN)/python -m pytest $(GENERAL_TESTS)),$(BIN)/python -m pytest)
+	$(if $(SLICER_TESTS),.venv-slicer/bin/python -m pytest $(SLICER_TESTS))
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check
@@ -39,7 +44,7 @@ bench: .venv/.dev
 	$(BIN)/python -m Testing.bench.bench
 
 clean:
-	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-slicer demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -49,6 +54,12 @@ $(BIN)/python:
 # The two stamps: what a user needs (no torch), and what developing needs.
 .venv/.demo: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+# 3D Slicer's own classes, for the tests of what works on them. They need a vtk of their own, hence the environment.
+.venv-slicer/.slicer: pyproject.toml
+	$(PYTHON) -m venv .venv-slicer
+	.venv-slicer/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[slicer]"
 	@touch $@
 
 # torch comes first and pinned: left to the dependency resolver it may bring gigabytes of CUDA libraries.

@@ -1,9 +1,9 @@
 """The part of a volume that the network looks at: square slices around a prompt, and the way back.
 
-A region is described in the slice frame: u and v lie in the slice, w counts slices along the stack; they are the
-volume's own IJK axes in another order, so nothing is rotated or resampled along w. In the slice, the region
-is a square of `width` mm sampled at 256 x 256 pixels, whatever the spacing: aspect is kept, and a phalanx
-fills the network's view as a femur does.
+A region is described in the slice frame: u and v lie in the slice, w counts slices along the stack; they are
+the volume's own IJK axes in another order, so nothing is rotated or resampled along w. In the slice, the
+region is a square of `width` mm sampled at 256 x 256 pixels, whatever the spacing: aspect is kept, and a
+phalanx fills the network's view as a femur does.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,20 @@ from BoneSAMLib.volume import Volume
 PIXELS = 256
 CUBE = 64
 Array = NDArray[np.float32]
+Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class SliceFrame:
-    """A volume seen as a stack of slices along one of its IJK axes."""
+    """A volume seen as a stack of slices.
+
+    Attributes:
+        volume: the volume.
+        axis: its IJK axis (0, 1 or 2) along which the slices are stacked, w.
+    """
 
     volume: Volume
-    axis: int  # IJK axis of the stack, w
+    axis: int
 
     @cached_property
     def order(self) -> tuple[int, int, int]:
@@ -48,10 +54,11 @@ class SliceFrame:
 
     @cached_property
     def window(self) -> tuple[float, float]:
+        """The stored values that the network sees as 0 and 1."""
         return intensity_window(self.volume)
 
     def of_array(self, array: NDArray[Any]) -> NDArray[Any]:
-        """An array [k, j, i] of the volume's shape, viewed as [w, v, u]."""
+        """An array [k, j, i] of the volume's shape, seen as [w, v, u]: a view, not a copy."""
         return array.transpose([2 - axis for axis in self.order[::-1]])
 
     def from_ijk(self, ijk: Any) -> NDArray[np.float64]:
@@ -61,7 +68,13 @@ class SliceFrame:
 
 @dataclass(frozen=True)
 class Region:
-    """A square of `width` mm around `center` (u, v in mm from the first voxel's center) in every slice."""
+    """A square of every slice, which may reach beyond the volume.
+
+    Attributes:
+        frame: the slices.
+        center: middle of the square, u and v in mm from the center of the first voxel.
+        width: side of the square in mm.
+    """
 
     frame: SliceFrame
     center: tuple[float, float]
@@ -72,104 +85,141 @@ class Region:
         """Region pixels per mm."""
         return PIXELS / self.width
 
-    def contains(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> bool:
-        """Whether a box (u, v, ... voxel coordinates) lies inside the square."""
-        pixels = np.array([self.to_pixels(low), self.to_pixels(high)])[:, :2]
+    def contains(self, low: Vector, high: Vector) -> bool:
+        """Whether a box with the faces `low` and `high` (u, v, w in voxels) lies inside the square."""
+        pixels = self.to_pixels(np.stack([low, high]))[:, :2]
         return bool((pixels >= 0).all() and (pixels <= PIXELS).all())
 
-    def to_pixels(self, uvw: Any) -> NDArray[np.float64]:
-        """Voxel coordinates (u, v, w) [..., 3] as region pixels (x, y, depth) [..., 3], depth from slice 0."""
+    def to_pixels(self, uvw: Any) -> Vector:
+        """Voxel coordinates (u, v, w) [..., 3] as region pixels (x, y, depth) [..., 3].
+
+        x and y run from 0 to 256 between the square's edges; depth counts from slice 0, in pixels too.
+        """
         mm = np.asarray(uvw, float) * self.frame.spacing
-        origin = np.array([self.center[0] - self.width / 2, self.center[1] - self.width / 2, 0.0])
-        pixels: NDArray[np.float64] = (mm - origin) * self.scale
+        pixels: Vector = (mm - np.append(self._edge, 0.0)) * self.scale
         return pixels
 
-    def slices(self, indices: NDArray[np.int64]) -> Array:
-        """Slices [n, 3, 256, 256] in 0..1: each with the ones below and above it; black beyond the volume."""
-        needed = np.unique(np.concatenate([indices - 1, indices, indices + 1]))
-        images = {int(w): self._image(int(w), PIXELS) for w in needed}
-        if self.frame.size[2] == 1:
-            images = {w: images[0] for w in (-1, 0, 1)}
-        return np.stack([np.stack([images[int(w) + step] for step in (-1, 0, 1)]) for w in indices])
+    def to_voxel_faces(self, low: Any, high: Any, pixels: int) -> tuple[Vector, Vector]:
+        """Faces (u, v in voxels) of a box of pixels from `low` to `high`, both (x, y) and inclusive.
 
-    def cube(self, center_w: float) -> Array:
-        """The isotropic cube [64, 64, 64] (w, v, u) of side `width` around slice `center_w`, in 0..1."""
-        places = center_w + ((np.arange(CUBE) + 0.5) / CUBE - 0.5) * self.width / self.frame.spacing[2]
+        What reaches beyond the volume is cut off.
+        """
+        cell, spacing = self.width / pixels, np.array(self.frame.spacing[:2])
+        border = np.array(self.frame.size[:2]) - 0.5
+        first, last = ((self._edge + np.asarray(ends) * cell) / spacing for ends in (low, np.add(high, 1)))
+        return np.clip(first, -0.5, border), np.clip(last, -0.5, border)
+
+    def slices(self, indices: NDArray[np.int64]) -> Array:
+        """Slices [n, 3, 256, 256] in 0..1: each between the one before and the one after it.
+
+        Black beyond the volume; a single slice is its own neighbor.
+        """
+        last = self.frame.size[2] - 1
+        wanted = np.stack([indices - 1, indices, indices + 1], axis=1)
+        if last == 0:
+            wanted = np.zeros_like(wanted)
+        images = {int(w): self._image(int(w), PIXELS) for w in np.unique(wanted) if 0 <= w <= last}
+        stack = np.zeros((*wanted.shape, PIXELS, PIXELS), np.float32)
+        for place, w in np.ndenumerate(wanted):
+            if w in images:
+                stack[place] = images[w]
+        return stack
+
+    def cube(self, center: float) -> Array:
+        """The cube [64, 64, 64] (w, v, u) of side `width` around slice `center`, in 0..1.
+
+        Black beyond the volume.
+        """
         step = self.width / CUBE / self.frame.spacing[2]
+        places = np.asarray(center + (np.arange(CUBE) + 0.5 - CUBE / 2) * step, float)
         along = interpolation(places, self.frame.size[2], step)
-        used = np.flatnonzero(along.any(0))
-        images = (
-            np.stack([self._image(int(w), CUBE) for w in used]) if len(used) else np.zeros((1, CUBE, CUBE))
+        used = _used(along)
+        images = np.stack([self._image(w, CUBE) for w in range(used.start, used.stop)])
+        mixed = along[:, used] @ images.reshape(len(images), -1)
+        return mixed.reshape(CUBE, CUBE, CUBE)
+
+    def to_voxels(self, values: Array) -> Array:
+        """Values [n, h, h] over the square -> values at the voxel centers of `voxels`, [n, rows, columns].
+
+        For logits: interpolating them, not masks, keeps outlines smooth at any resolution.
+        """
+        rows, columns = (
+            self._between_pixels(axis, np.arange(part.start, part.stop) * spacing, spacing, values.shape[-1])
+            for axis, part, spacing in (
+                (1, self.voxels[0], self.frame.spacing[1]),
+                (0, self.voxels[1], self.frame.spacing[0]),
+            )
         )
-        matrix = along[:, used] if len(used) else np.zeros((CUBE, 1))
-        return np.tensordot(matrix, images, axes=(1, 0)).astype(np.float32)
+        sampled: Array = np.matmul(np.matmul(rows, values), columns.T)
+        return sampled
+
+    def to_region(self, values: Array, other: "Region", beyond: float) -> Array:
+        """Values [n, h, h] over the square -> [n, h, h] over another square of these slices.
+
+        Where that reaches outside this square, the value is `beyond`.
+        """
+        size = values.shape[-1]
+        step = other.width / size
+        rows, columns = (
+            self._between_pixels(axis, other._edge[axis] + (np.arange(size) + 0.5) * step, step, size)
+            for axis in (1, 0)
+        )
+        sampled: Array = np.matmul(np.matmul(rows, values - np.float32(beyond)), columns.T)
+        return sampled + np.float32(beyond)
+
+    def from_voxels(self, values: NDArray[Any], pixels: int) -> Array:
+        """Values [v, u] of one whole slice -> [pixels, pixels] over the square; 0 beyond the volume."""
+        rows, row_matrix, columns, column_matrix = self._between_voxels(pixels)
+        sampled: Array = row_matrix @ values[rows, columns].astype(np.float32) @ column_matrix.T
+        return sampled
+
+    @cached_property
+    def voxels(self) -> tuple[slice, slice]:
+        """The voxels of a slice whose centers lie in the square: rows (v) and columns (u)."""
+        low = self._edge / self.frame.spacing[:2]
+        high = (self._edge + self.width) / self.frame.spacing[:2]
+        size = self.frame.size[:2]
+        first = np.clip(np.ceil(low), 0, size).astype(int)
+        last = np.clip(np.floor(high) + 1, 0, size).astype(int)
+        return slice(int(first[1]), int(last[1])), slice(int(first[0]), int(last[0]))
+
+    @property
+    def _edge(self) -> Vector:
+        """First edge of the square along u and v, in mm."""
+        return np.array(self.center) - self.width / 2
 
     def _image(self, w: int, pixels: int) -> Array:
-        """One slice [pixels, pixels], resampled and normalized."""
-        if not 0 <= w < self.frame.size[2]:
-            return np.zeros((pixels, pixels), np.float32)
-        rows, row_matrix, columns, column_matrix = self._matrices(pixels)
+        """Slice `w` over the square [pixels, pixels], resampled and normalized to 0..1."""
+        rows, row_matrix, columns, column_matrix = self._between_voxels(pixels)
         source = self.frame.of_array(self.frame.volume.array)[w, rows, columns]
-        return (row_matrix @ normalize(source, self.frame.window) @ column_matrix.T).astype(np.float32)
+        return np.asarray(row_matrix @ normalize(source, self.frame.window) @ column_matrix.T, np.float32)
 
-    def _matrices(self, pixels: int) -> tuple[slice, Array, slice, Array]:
-        cache: dict[int, tuple[slice, Array, slice, Array]] = self._matrix_cache
+    def _between_voxels(self, pixels: int) -> tuple[slice, Array, slice, Array]:
+        """Rows that the square needs of a slice and the matrix from them to its pixels; columns likewise."""
+        cache = self._matrix_cache
         if pixels not in cache:
-            parts: list[Any] = []
+            step = self.width / pixels
+            ends: list[tuple[slice, Array]] = []
             for axis in (1, 0):
-                places = self._places(axis, pixels)
-                step = self.width / pixels / self.frame.spacing[axis]
-                matrix = interpolation(places, self.frame.size[axis], step)
-                used = np.flatnonzero(matrix.any(0))
-                window = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
-                parts += [window, matrix[:, window]]
-            cache[pixels] = (parts[0], parts[1], parts[2], parts[3])
+                spacing = self.frame.spacing[axis]
+                places = (self._edge[axis] + (np.arange(pixels) + 0.5) * step) / spacing
+                matrix = interpolation(places, self.frame.size[axis], step / spacing)
+                used = _used(matrix)
+                ends.append((used, np.ascontiguousarray(matrix[:, used])))
+            cache[pixels] = (*ends[0], *ends[1])
         return cache[pixels]
 
     @cached_property
     def _matrix_cache(self) -> dict[int, tuple[slice, Array, slice, Array]]:
         return {}
 
-    def _places(self, axis: int, pixels: int) -> NDArray[np.float64]:
-        """Voxel coordinates of the centers of `pixels` region pixels along u (0) or v (1)."""
-        offsets = ((np.arange(pixels) + 0.5) / pixels - 0.5) * self.width
-        return (self.center[axis] + offsets) / self.frame.spacing[axis]
-
-    @cached_property
-    def voxels(self) -> tuple[slice, slice]:
-        """The voxels of a slice whose centers lie in the square: rows (v) and columns (u)."""
-        parts = []
-        for axis in (1, 0):
-            low = (self.center[axis] - self.width / 2) / self.frame.spacing[axis]
-            high = (self.center[axis] + self.width / 2) / self.frame.spacing[axis]
-            size = self.frame.size[axis]
-            parts.append(
-                slice(int(np.clip(np.ceil(low), 0, size)), int(np.clip(np.floor(high) + 1, 0, size)))
-            )
-        return parts[0], parts[1]
-
-    def to_voxels(self, logits: Array) -> Array:
-        """Logits [n, h, w] over the square -> logits at the voxel centers of `voxels`, [n, rows, columns].
-
-        Logits, not masks, are interpolated, so outlines stay smooth at any resolution.
-        """
-        matrices = []
-        for axis, window in ((1, self.voxels[0]), (0, self.voxels[1])):
-            centers = np.arange(window.start, window.stop) * self.frame.spacing[axis]
-            cell = self.width / logits.shape[1]
-            places = (centers - (self.center[axis] - self.width / 2)) / cell - 0.5
-            step = self.frame.spacing[axis] / cell
-            matrices.append(interpolation(np.clip(places, 0, logits.shape[1] - 1), logits.shape[1], step))
-        return np.matmul(np.matmul(matrices[0], logits), matrices[1].T).astype(np.float32)
-
-    def from_voxels(self, values: NDArray[Any], pixels: int) -> Array:
-        """Values [n, v, u] on whole slices -> [n, pixels, pixels] over the square."""
-        rows, row_matrix, columns, column_matrix = self._matrices(pixels)
-        source = values[:, rows, columns].astype(np.float32)
-        return np.matmul(np.matmul(row_matrix, source), column_matrix.T).astype(np.float32)
+    def _between_pixels(self, axis: int, mm: Vector, step: float, size: int) -> Array:
+        """Matrix [len(mm), size] from `size` pixels along u (0) or v (1) to places `step` mm apart."""
+        cell = self.width / size
+        return interpolation((mm - self._edge[axis]) / cell - 0.5, size, step / cell)
 
 
-def interpolation(places: NDArray[np.float64], count: int, step: float) -> Array:
+def interpolation(places: Vector, count: int, step: float) -> Array:
     """Matrix [len(places), count] that samples a row of `count` values at `places`.
 
     Linear interpolation; where samples are more than one value apart (`step` > 1) a triangle as wide as the
@@ -178,7 +228,14 @@ def interpolation(places: NDArray[np.float64], count: int, step: float) -> Array
     reach = max(1.0, step)
     distance = np.abs(places[:, None] - np.arange(count)[None]) / reach
     weights = np.clip(1.0 - distance, 0.0, None)
-    total = weights.sum(1, keepdims=True)
+    # A place that is inside has a value within half a step, so its total is never 0.
     inside = (places > -0.5 - 1e-6) & (places < count - 0.5 + 1e-6)
-    weights = np.where(inside[:, None] & (total > 0), weights / np.maximum(total, 1e-6), 0.0)
+    weights[inside] /= weights[inside].sum(1, keepdims=True)
+    weights[~inside] = 0.0
     return weights.astype(np.float32)
+
+
+def _used(matrix: Array) -> slice:
+    """The columns from the first to the last that are not all 0; the first one of an empty matrix."""
+    used = np.flatnonzero(matrix.any(0))
+    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)

@@ -63,6 +63,7 @@ def export_bundle(model: BoneSAM, folder: Path, facts: dict[str, Any]) -> None:
         for name, tensor in model.state_dict().items()
     }
     save_file(state, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors leaves a file that only its owner can read
     places = _places(folder / WEIGHTS)
     for part in GRAPHS:
         graph = _graph(model, part)

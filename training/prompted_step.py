@@ -38,7 +38,7 @@ def losses_of(
     use = slices.new_zeros(2 * count)
     if bool(batch["has_cube"].any()):
         total, attention, use = _attend(model, batch, boxes, with_box & ~flat, size, device)
-        facts["cube"] = float(total)
+        facts["cube"] = total.item()
 
     embedding, skip = model.encoder(slices)
     prompts = Prompts.empty(count)

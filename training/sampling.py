@@ -363,8 +363,9 @@ class Sampler:
     def _shadow(
         self, target: Target, frame: Frame, center: NDArray[np.float64], width: float, low: float, high: float
     ) -> NDArray[np.bool_]:
-        """Where the target lies along rays from depth `low` to `high`, without holes: a scapula seen face-on is
-        thinner than the distance of rays through the whole body.
+        """Where the target lies along rays from depth `low` to `high`, without holes.
+
+        A scapula seen face-on is thinner than the distance of rays through the whole body.
         """
         step = 0.7 * float(self.subject.spacing.min())
         count = int(np.clip(np.ceil((high - low) / step), 1, MOST_TARGET_RAYS))

@@ -131,7 +131,7 @@ class Trainer:
             self.optimizer.step()
         self.step += 1
         self._average()
-        return facts | {"loss": float(loss), "norm": float(norm)}
+        return facts | {"loss": loss.item(), "norm": norm.item()}
 
     def _learning_rate(self) -> float:
         warm = min(1.0, (self.step + 1) / self.config.warmup_steps)
@@ -152,16 +152,14 @@ class Trainer:
     def _log(
         self, name: str, facts: list[dict[str, float]], rate: float, held_out: list[dict[str, Tensor]]
     ) -> None:
-        keys = sorted({key for fact in facts for key in fact})
         row: dict[str, Any] = {"step": self.step, "minutes": round(self.elapsed, 2), "phase": name}
-        row |= {k: round(float(np.nanmean([f.get(k, np.nan) for f in facts])), 4) for k in keys}
+        row |= _means(facts)
         row["rate"] = round(rate, 2)
         row["gate"] = round(float(self.model.decoder.fusion.gate), 4)
         if self.step % 500 < 100:
             torch.manual_seed(0)
             checks = [losses_of(self.ema, batch, 2, self.device)[1] for batch in held_out]
-            for key in checks[0]:
-                row[f"validation_{key}"] = round(float(np.nanmean([c.get(key, np.nan) for c in checks])), 4)
+            row |= {f"validation_{key}": mean for key, mean in _means(checks).items()}
             torch.manual_seed(self.config.seed + self.step)
         print(json.dumps(row), flush=True)
         with (self.out / "log.jsonl").open("a") as log:
@@ -187,6 +185,12 @@ class Trainer:
         self.ema.load_state_dict(load_file(self.out / "ema.safetensors"))
         moments = torch.load(self.out / "optimizer.pt", map_location="cpu", weights_only=True)
         self.optimizer.load_state_dict(moments)
+
+
+def _means(facts: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of each fact over the batches that have it."""
+    keys = sorted({key for fact in facts for key in fact})
+    return {key: round(float(np.nanmean([fact[key] for fact in facts if key in fact])), 4) for key in keys}
 
 
 def _contiguous(model: torch.nn.Module) -> dict[str, Tensor]:

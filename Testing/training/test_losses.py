@@ -53,10 +53,11 @@ def test_ignored_pixels_do_not_count(target):
     wrong[..., :10] = 1 - wrong[..., :10]
     logits = (0.3 * logits_of(target)).requires_grad_()
     loss = mask_loss(logits, target, weight)
-    assert float(loss) == pytest.approx(float(mask_loss(logits, wrong, weight)), rel=1e-6)
+    value = loss.item()
+    assert value == pytest.approx(mask_loss(logits, wrong, weight).item(), rel=1e-6)
     other = logits.detach().clone()
     other[..., :10] = torch.randn(SIZE, 10)
-    assert float(loss) == pytest.approx(float(mask_loss(other, target, weight)), rel=1e-6)
+    assert value == pytest.approx(mask_loss(other, target, weight).item(), rel=1e-6)
     loss.backward()
     assert not logits.grad[..., :10].any()
     assert logits.grad[..., 10:].any()

@@ -52,8 +52,9 @@ def store(tmp_path_factory):
 def little_validation(monkeypatch):
     threads = torch.get_num_threads()
     monkeypatch.setattr(train, "VALIDATION_BATCHES", 1)
-    validation = {"synthetic": 0.0, "unlabelled": 0.0}
-    monkeypatch.setattr(train, "_validation_phase", lambda phase: Phase(0, phase.size, 1, mixture=validation))
+    scans = {"synthetic": 0.0, "unlabelled": 0.0}
+    little = Phase(0, SMALL.size, batch=1, attention=1.0, mixture=scans)
+    monkeypatch.setattr(train, "_validation_phase", lambda phase: little)
     yield
     torch.set_num_threads(threads)
 

@@ -1,0 +1,77 @@
+"""What a segmentation gives back."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from BoneSAMLib.prompts import Point
+from BoneSAMLib.region import Array, Region, Vector
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What the network answered for neighboring slices, so that corrections can go on from it.
+
+    Attributes:
+        region: the square of the slices.
+        indices: the slices [n], rising and without gaps.
+        logits: [n, 128, 128], over the square.
+        iou: predicted IoU [n].
+        low, high: faces (u, v, w in voxels) of the box that was asked for.
+    """
+
+    region: Region
+    indices: NDArray[np.int64]
+    logits: Array
+    iou: Array
+    low: Vector
+    high: Vector
+
+    @property
+    def first(self) -> int:
+        """The lowest slice."""
+        return int(self.indices[0])
+
+
+@dataclass(frozen=True)
+class Result:
+    """One segmented bone.
+
+    Attributes:
+        mask: bool [k, j, i], of the volume's shape.
+        confidence: predicted IoU of the whole mask, 0..1; 0 for an empty mask.
+        slice_confidence: the same for each slice with mask, by its index along the through-plane axis.
+        review: slices that most need a look, worst first.
+        points: the clicks it was made from.
+        seconds: time it took.
+    """
+
+    mask: Mask
+    confidence: float
+    slice_confidence: dict[int, float]
+    review: list[int]
+    points: tuple[Point, ...]
+    seconds: float
+    _stack: "Stack" = field(repr=False)
+
+
+@dataclass(frozen=True)
+class AllBones:
+    """Everything that was found without a prompt.
+
+    Attributes:
+        labels: uint8 or larger [k, j, i], one number per connected bone from 1 to `count`, largest first;
+            0 is no bone.
+        count: how many.
+        confidence: predicted IoU of each number.
+        seconds: time it took.
+    """
+
+    labels: NDArray[np.unsignedinteger[Any]]
+    count: int
+    confidence: dict[int, float]
+    seconds: float

@@ -1,0 +1,424 @@
+"""One call, from prompts to a mask: which slices are looked at, with which prompts, and what comes of it."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from BoneSAMLib.components import bounding_box, numbered, without_specks
+from BoneSAMLib.errors import BoneSAMError, Cancelled
+from BoneSAMLib.prompt_tokens import Clicks, SlicePrompts
+from BoneSAMLib.prompts import Box, Point
+from BoneSAMLib.region import Array, Region, SliceFrame, Vector
+from BoneSAMLib.result import AllBones, Mask, Result, Stack
+from BoneSAMLib.slice_decoder import BATCH, SliceDecoder
+from BoneSAMLib.volume import Int3, Volume
+
+Progress = Callable[[float, str], None]
+
+CONTEXT = 1.5  # width of a region, in sides of its box
+SMALLEST_WIDTH = 12  # of a region, in voxels
+CLICK_SCALES = (0.18, 0.32, 0.6)  # widths tried for a click alone, in parts of the slice
+CORRECTION_REACH = 48.0  # region pixels along the stack over which a correction is redone
+LOGIT_SIZE = 128
+NOTHING = -8.0  # logit of what was never looked at
+SMALLEST_PART = 0.1  # of the largest component: smaller ones are specks beside the bone
+SMALLEST_BONE_MM3 = 150.0  # without a prompt, anything smaller is noise (a pisiform has 1000 mm3)
+SMALLEST_BONE_PIXELS = 30  # the same in a single slice
+REVIEWED = 10
+
+
+class Cancel(Protocol):
+    """Anything that can be asked whether to stop, such as `threading.Event`."""
+
+    def is_set(self) -> bool:
+        """True to stop at the next batch of slices."""
+
+
+class Segmentation:
+    """The work of one call.
+
+    Args:
+        frames: the volume as stacks of slices along its IJK axes 0, 1 and 2.
+        decoder: the network.
+        depth_attention: whether the 3D network helps.
+        progress, cancel: as in `Session.segment`.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[SliceFrame],
+        decoder: SliceDecoder,
+        depth_attention: bool,
+        progress: Progress | None,
+        cancel: Cancel | None,
+    ) -> None:
+        self.frames, self.decoder = frames, decoder
+        self.volume = frames[0].volume
+        self.frame = frames[self.volume.through_plane_axis]
+        self.depth_attention = depth_attention
+        self.progress, self.cancel = progress, cancel
+        self.stage = (0.0, 1.0)  # the share of the whole work that is being done
+        self.done = 0.0
+        self.start = time.perf_counter()
+
+    # From prompts to a stack of logits.
+
+    def from_box(self, box: Box, points: tuple[Point, ...]) -> Stack:
+        """A 3D box, or a 2D box, which is drawn on one slice and carried from there through the bone."""
+        low_ijk, high_ijk = box.to_ijk(self.volume)
+        thin = _thin_axis(low_ijk, high_ijk)
+        if thin is None or self.volume.is_projection:
+            return self.in_box(*self.faces(low_ijk, high_ijk), self.clicks(points))
+        if thin != self.frame.axis and _serves_as_stack(self.volume, thin):
+            self.frame = self.frames[thin]
+        low, high = self.faces(low_ijk, high_ijk)
+        clicks = self.clicks(points)
+        if thin == self.frame.axis:
+            return self.carried(int(low_ijk[thin]), low, high, clicks)
+        # Drawn across a stack of thick slices, its depth is unknown: as deep as wide, then as it turns out.
+        axis = self.frame.order.index(thin)
+        across = 1 - axis
+        reach = 0.5 * (high - low)[across] * self.frame.spacing[across] / self.frame.spacing[axis]
+        middle = (low[axis] + high[axis]) / 2
+        low[axis], high[axis] = middle - reach, middle + reach
+        self.stage = (0.0, 0.5)
+        stack = self.in_box(*self.within_volume(low, high), clicks)
+        self.stage = (0.5, 1.0)
+        return self.in_box_of(stack.region, stack.indices, stack.logits, clicks) or stack
+
+    def from_click(self, points: tuple[Point, ...]) -> Stack:
+        """Clicks alone: find the size of the bone on the clicked slice, then carry it through the volume."""
+        clicks = self.clicks(points)
+        first = clicks.places[int(np.argmax(clicks.positive))]
+        seed = int(first[2])
+        spacing = np.array(self.frame.spacing[:2])
+        longest = float((np.array(self.frame.size[:2]) * spacing).max())
+        self.stage = (0.0, 0.1)
+        best: tuple[float, Vector, Vector] | None = None
+        for scale in CLICK_SCALES:
+            side = max(scale * longest, 2 * SMALLEST_WIDTH * float(spacing.min())) / spacing / CONTEXT
+            found = self.click_extent(first, side, seed, clicks)
+            if found is not None and (best is None or found[0] > best[0]):
+                best = found
+        if best is None:
+            side = 0.1 * longest / spacing
+            best = (0.0, *self.within_volume(*_slab(first[:2] - side / 2, first[:2] + side / 2, seed, seed)))
+        _, low, high = best
+        if self.volume.is_projection:
+            self.stage = (0.1, 1.0)
+            return self.in_box(low, high, clicks)
+        return self.carried(seed, low, high, clicks)
+
+    def click_extent(
+        self, place: Vector, side: Vector, seed: int, clicks: Clicks
+    ) -> tuple[float, Vector, Vector] | None:
+        """What a click means at one zoom, seen once more at its own size: predicted IoU and box faces.
+
+        `side`: width (u, v) in voxels of the box that the zoom would suit.
+        """
+        outcome = None
+        region = self.region_of(place[:2] - side / 2, place[:2] + side / 2)
+        for _ in range(2):
+            logits, iou = self.decode(region, np.array([seed]), SlicePrompts(clicks))
+            choice = 1 + int(iou[0, 1:].argmax()) if len(clicks.places) == 1 else 0
+            inside = np.argwhere(logits[0, choice] > 0)
+            box = self.faces_of(region, np.array([seed]), logits[:, choice])
+            if box is None or len(inside) < 12:
+                return outcome
+            low, high = box
+            touches = inside.min() <= 1 or inside.max() >= LOGIT_SIZE - 2
+            outcome = (float(iou[0, choice]) - (0.15 if touches else 0.0), low, high)
+            region = self.region_of(low, high, margin=1.3 if touches else 1.0)
+        return outcome
+
+    def carried(self, seed: int, low: Vector, high: Vector, clicks: Clicks) -> Stack:
+        """From a 2D box on slice `seed` in both directions, a few slices at a time, each batch prompted by
+        the last mask and its bounds; then once more in the 3D box that this gave.
+        """
+        begin = self.done
+        self.stage = (begin, begin)
+        region = self.region_of(low, high, margin=1.3)
+        logits, _ = self.decode(region, np.array([seed]), SlicePrompts(clicks, (low, high), seed))
+        found: dict[int, Array] = {seed: logits[0, 0]}
+        last = {1: seed, -1: seed}  # where the bone was seen last, by direction
+        # Small steps keep the last mask similar: a tenth of the region, at most half a batch.
+        steps = int(np.clip(0.1 * region.width / self.frame.spacing[2], 1, BATCH // 2))
+        while last:
+            for direction, at in list(last.items()):
+                indices = at + direction * np.arange(1, steps + 1)
+                indices = indices[(indices >= 0) & (indices < self.frame.size[2])]
+                box = self.faces_of(region, np.array([at]), found[at][None])
+                if not len(indices) or box is None:
+                    del last[direction]
+                    continue
+                previous = np.repeat(_pooled(found[at][None]), len(indices), axis=0)
+                logits, _ = self.decode(region, indices, SlicePrompts(clicks, box, at), previous)
+                seen = (logits[:, 0] > 0).sum((1, 2)) >= 4
+                count = len(seen) if seen.all() else int(seen.argmin())
+                found.update(zip(indices[:count].tolist(), logits[:count, 0], strict=True))
+                last[direction] = int(indices[count - 1]) if count else at
+                if count < len(seen):
+                    del last[direction]
+            # How far it goes is unknown; the fraction nears a half.
+            self.report(begin + (0.5 - begin) * len(found) / (len(found) + 20), "following the bone")
+        self.stage = (0.5, 1.0)
+        indices = np.array(sorted(found))
+        planes = np.stack([found[index] for index in indices.tolist()])
+        return self.in_box_of(region, indices, planes, clicks) or self.in_box(low, high, clicks)
+
+    def in_box(self, low: Vector, high: Vector, clicks: Clicks) -> Stack:
+        """All slices of a 3D box, a little beyond its ends."""
+        low, high = _including(low, high, clicks)
+        region = self.region_of(low, high)
+        prompts = self.boxed(low, high, clicks)
+        first, last = prompts.reach(self.frame)
+        indices = np.arange(first, last + 1)
+        logits, iou = self.decode(region, indices, prompts)
+        # A copy, or the result would hold on to the three masks that it does not use.
+        return Stack(region, indices, logits[:, 0].copy(), iou[:, 0], low, high)
+
+    def in_box_of(
+        self, region: Region, indices: NDArray[np.int64], logits: Array, clicks: Clicks
+    ) -> Stack | None:
+        """The same in the box around what was found so far; None if that is nothing."""
+        box = self.faces_of(region, indices, logits)
+        return None if box is None else self.in_box(*box, clicks)
+
+    # Corrections.
+
+    def corrected(self, mask: Result | Mask, box: Box | None, points: tuple[Point, ...]) -> Result:
+        """An earlier result, or a mask, with new clicks."""
+        if isinstance(mask, Result):
+            stack, known, earlier = mask._stack, set(mask.points), mask.mask
+            if stack.region.frame.volume is not self.volume:
+                raise BoneSAMError("The result to correct is of another volume: pass one of this session.")
+            self.frame = self.frames[stack.region.frame.axis]
+        else:
+            earlier = self.checked(mask)
+            stack, known = self.stack_of_mask(earlier), set()
+        clicks = self.clicks(points)
+        new = np.array([point not in known for point in points], bool)
+        low, high = stack.low, stack.high
+        if box is not None:
+            low_ijk, high_ijk = box.to_ijk(self.volume)
+            # What a 2D box means is known better by now.
+            if _thin_axis(low_ijk, high_ijk) is None or self.volume.is_projection:
+                low, high = self.faces(low_ijk, high_ijk)
+        low, high = _including(low, high, clicks)
+        stack = self.extended(stack, low, high)
+        # Without a new click everything is seen again, with the mask as its prompt.
+        redone = np.full(len(stack.indices), not new.any())
+        for w in clicks.places[new, 2]:
+            reach = max(CORRECTION_REACH / (self.frame.spacing[2] * stack.region.scale), 0.5)
+            redone |= np.abs(stack.indices - w) <= reach
+        logits, iou = self.decode(
+            stack.region, stack.indices[redone], self.boxed(low, high, clicks), _pooled(stack.logits[redone])
+        )
+        stack.logits[redone], stack.iou[redone] = logits[:, 0], iou[:, 0]
+        return self.result(stack, points, earlier, redone)
+
+    def extended(self, stack: Stack, low: Vector, high: Vector) -> Stack:
+        """A copy that holds all slices of the box from `low` to `high`, over a region that holds it too."""
+        first = min(stack.first, max(0, int(np.ceil(low[2]))))
+        last = max(int(stack.indices[-1]), min(self.frame.size[2] - 1, int(np.floor(high[2]))))
+        indices = np.arange(first, last + 1)
+        region = stack.region if stack.region.contains(low, high) else self.region_of(low, high)
+        logits = np.full((len(indices), LOGIT_SIZE, LOGIT_SIZE), NOTHING, np.float32)
+        iou = np.ones(len(indices), np.float32)
+        kept = stack.indices - first
+        logits[kept] = (
+            stack.logits if region is stack.region else stack.region.to_region(stack.logits, region, NOTHING)
+        )
+        iou[kept] = stack.iou
+        return Stack(region, indices, logits, iou, low, high)
+
+    def checked(self, mask: Mask) -> Mask:
+        """A mask given by the user as bool [k, j, i]."""
+        mask = np.asarray(mask)
+        if mask.ndim == 2:
+            mask = mask[np.newaxis]
+        if mask.shape != self.volume.shape:
+            raise BoneSAMError(
+                f"The mask has shape {mask.shape} and the volume {self.volume.shape}: "
+                "both must be on the same grid."
+            )
+        return mask.astype(bool)
+
+    def stack_of_mask(self, mask: Mask) -> Stack:
+        """A mask as if the network had answered it, sure of itself."""
+        view = self.frame.of_array(mask)
+        block = bounding_box(view)
+        if block is None:
+            raise BoneSAMError("The mask to correct is empty: give a box or a point instead.")
+        low = np.array([part.start for part in block[::-1]]) - 0.5
+        high = np.array([part.stop for part in block[::-1]]) - 0.5
+        region = self.region_of(low, high)
+        indices = np.arange(block[0].start, block[0].stop)
+        planes = np.stack([region.from_voxels(view[w], LOGIT_SIZE) for w in indices])
+        return Stack(region, indices, (planes * 2 - 1) * 6, np.ones(len(indices), np.float32), low, high)
+
+    # Without prompts.
+
+    def everything(self) -> AllBones:
+        """Every slice as a whole, then numbers for what is connected."""
+        size, spacing = np.array(self.frame.size), np.array(self.frame.spacing)
+        region = self.region_of(np.full(2, -0.5), size[:2] - 0.5, margin=1 / CONTEXT)
+        found = np.zeros(self.volume.shape, bool)
+        view = self.frame.of_array(found)
+        rows, columns = region.voxels
+        slice_iou = np.zeros(size[2], np.float32)
+        self.stage = (0.0, 0.97)
+        # Batch by batch: logits of all slices together would take as much memory as the volume.
+        batches = self.decoder.batches(
+            region, np.arange(size[2]), SlicePrompts(Clicks.none()), self.depth_attention, self.step
+        )
+        for part, logits, iou in batches:
+            view[part[0] : part[-1] + 1, rows, columns] = region.to_voxels(logits[:, 0]) > 0
+            slice_iou[part] = np.clip(iou[:, 0], 0, 1)
+        smallest = float(SMALLEST_BONE_PIXELS)
+        if not self.volume.is_projection:
+            smallest = max(SMALLEST_BONE_MM3 / float(np.prod(spacing)), 8)
+        labels, sizes = numbered(found, smallest)
+        planes = self.frame.of_array(labels)
+        areas = np.stack([np.bincount(plane.ravel(), minlength=len(sizes) + 1) for plane in planes])[:, 1:]
+        confidence = dict(enumerate((slice_iou @ areas / sizes).tolist(), start=1))
+        self.stage = (0.97, 1.0)
+        self.step(1.0)
+        return AllBones(labels, len(sizes), confidence, time.perf_counter() - self.start)
+
+    # Results.
+
+    def result(
+        self,
+        stack: Stack,
+        points: tuple[Point, ...],
+        earlier: Mask | None = None,
+        redone: Mask | None = None,
+    ) -> Result:
+        """The mask on the volume's grid, and how sure the network is of it.
+
+        Where slices of the stack were not `redone`, they are those of the `earlier` mask.
+        """
+        self.step(1.0)
+        rows, columns = stack.region.voxels
+        inside = np.empty((len(stack.indices), rows.stop - rows.start, columns.stop - columns.start), bool)
+        for begin in range(0, len(inside), BATCH):  # logits at full resolution take much memory
+            part = slice(begin, begin + BATCH)
+            inside[part] = stack.region.to_voxels(stack.logits[part]) > 0
+        clicks = self.clicks(points)
+        clicked = np.rint(clicks.places[clicks.positive]).astype(int)
+        inside = without_specks(inside, clicked - [columns.start, rows.start, stack.first], SMALLEST_PART)
+        mask = np.zeros(self.volume.shape, bool) if earlier is None else earlier.copy()
+        view = self.frame.of_array(mask)
+        changed = np.arange(len(stack.indices)) if redone is None else np.flatnonzero(redone)
+        view[stack.indices[changed]] = False
+        for n in changed:
+            view[stack.indices[n], rows, columns] = inside[n]
+        areas = np.array([np.count_nonzero(view[w]) for w in stack.indices])
+        iou = np.clip(stack.iou, 0, 1)
+        seen = np.flatnonzero(areas)
+        slice_confidence = {int(stack.indices[n]): float(iou[n]) for n in seen}
+        confidence = float(np.average(iou, weights=areas)) if len(seen) else 0.0
+        review = sorted(slice_confidence, key=lambda w: slice_confidence[w])[:REVIEWED]
+        seconds = time.perf_counter() - self.start
+        return Result(mask, confidence, slice_confidence, review, points, seconds, stack)
+
+    # The network, progress and cancelling.
+
+    def decode(
+        self,
+        region: Region,
+        indices: NDArray[np.int64],
+        prompts: SlicePrompts,
+        previous: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """Logits [n, 4, 128, 128] and predicted IoU [n, 4] of slices; `previous` logits [n, 1, 64, 64]."""
+        return self.decoder.decode(region, indices, prompts, self.depth_attention, self.step, previous)
+
+    def step(self, fraction: float) -> None:
+        """Between two pieces of work: `fraction` of the stage is done. Raises Cancelled when asked to."""
+        if self.cancel is not None and self.cancel.is_set():
+            raise Cancelled
+        begin, end = self.stage
+        self.report(begin + (end - begin) * fraction, "segmenting")
+
+    def report(self, done: float, text: str) -> None:
+        """Tell how much of the whole is done; later stages may know less well, so it never falls."""
+        self.done = max(self.done, done)
+        if self.progress is not None:
+            self.progress(self.done, text)
+
+    # Geometry of prompts.
+
+    def faces(self, low_ijk: Int3, high_ijk: Int3) -> tuple[Vector, Vector]:
+        """Faces (u, v, w) of a box of voxels."""
+        return self.frame.from_ijk(low_ijk) - 0.5, self.frame.from_ijk(high_ijk) + 0.5
+
+    def faces_of(
+        self, region: Region, indices: NDArray[np.int64], logits: Array
+    ) -> tuple[Vector, Vector] | None:
+        """Faces (u, v, w) of the box around the mask that logits [n, 128, 128] of slices show, if any."""
+        block = bounding_box(logits > 0)
+        if block is None:
+            return None
+        w, rows, columns = block
+        low, high = region.to_voxel_faces(
+            (columns.start, rows.start), (columns.stop - 1, rows.stop - 1), LOGIT_SIZE
+        )
+        return _slab(low, high, int(indices[w.start]), int(indices[w.stop - 1]))
+
+    def within_volume(self, low: Vector, high: Vector) -> tuple[Vector, Vector]:
+        """Box faces (u, v, w), cut off at the volume's."""
+        return np.maximum(low, -0.5), np.minimum(high, np.array(self.frame.size) - 0.5)
+
+    def boxed(self, low: Vector, high: Vector, clicks: Clicks) -> SlicePrompts:
+        """A 3D box, or the only box that a single slice can have."""
+        return SlicePrompts(clicks, (low, high), drawn_on=0 if self.volume.is_projection else None)
+
+    def clicks(self, points: tuple[Point, ...]) -> Clicks:
+        """Points in slice coordinates, on the nearest slice. Raises BoneSAMError outside the volume."""
+        places = np.array([self.frame.from_ijk(point.to_ijk(self.volume)) for point in points]).reshape(-1, 3)
+        places[:, 2] = np.clip(np.rint(places[:, 2]), 0, self.frame.size[2] - 1)
+        return Clicks(places, np.array([point.positive for point in points], bool))
+
+    def region_of(self, low: Vector, high: Vector, margin: float = 1.0) -> Region:
+        """The region that suits a box with the faces `low` and `high` (u, v, ... in voxels)."""
+        spacing = np.array(self.frame.spacing[:2])
+        low_mm, high_mm = low[:2] * spacing, high[:2] * spacing
+        u, v = ((low_mm + high_mm) / 2).tolist()
+        width = max(CONTEXT * margin * float((high_mm - low_mm).max()), SMALLEST_WIDTH * float(spacing.min()))
+        return Region(self.frame, (u, v), width)
+
+
+def _thin_axis(low: Int3, high: Int3) -> int | None:
+    """The axis along which a box of voxels is a single slice, if there is one."""
+    return next((axis for axis in range(3) if low[axis] == high[axis]), None)
+
+
+def _serves_as_stack(volume: Volume, axis: int) -> bool:
+    """Whether slices across any axis would do: their pixels are about square."""
+    spacing = volume.spacing
+    return spacing[axis] <= 1.25 * min(spacing) and max(spacing) <= 1.5 * min(spacing)
+
+
+def _slab(low: Vector, high: Vector, first: int, last: int) -> tuple[Vector, Vector]:
+    """Faces (u, v) with those of slices: faces (u, v, w)."""
+    return np.append(low, first - 0.5), np.append(high, last + 0.5)
+
+
+def _including(low: Vector, high: Vector, clicks: Clicks) -> tuple[Vector, Vector]:
+    """Box faces moved outward to hold the voxels that were clicked as bone."""
+    places = clicks.places[clicks.positive]
+    return np.minimum(low, (places - 0.5).min(0, initial=np.inf)), np.maximum(
+        high, (places + 0.5).max(0, initial=-np.inf)
+    )
+
+
+def _pooled(logits: Array) -> Array:
+    """Logits [n, 128, 128] as mask prompts [n, 1, 64, 64]."""
+    size = LOGIT_SIZE // 2
+    pooled: Array = logits.reshape(-1, 1, size, 2, size, 2).mean((3, 5))
+    return pooled

@@ -1,0 +1,155 @@
+"""The network on any slices of a region: batches, depth attention, and what is kept between calls."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from BoneSAMLib.engine import Engine
+from BoneSAMLib.prompt_tokens import SlicePrompts
+from BoneSAMLib.region import CUBE, PIXELS, Array, Region
+
+BATCH = 8  # slices a call: larger ones are no faster on two cores and delay cancelling
+CACHED_SLICES = 160  # at 2 MB each
+CACHED_CUBES = 8  # at 2 MB each
+CUBE_STEP = 0.75  # distance of cubes along the stack, in cubes: no slice lies near a cube's end
+NO_MASK = np.zeros((BATCH, 1, CUBE, CUBE), np.float32)
+
+Between = Callable[[float], None]
+
+
+class SliceDecoder:
+    """Runs an engine on slices; slices and cubes that it has seen are not computed again."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._embeddings: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()
+        self._attention_maps: OrderedDict[Any, Array] = OrderedDict()
+
+    def decode(
+        self,
+        region: Region,
+        indices: NDArray[np.int64],
+        prompts: SlicePrompts,
+        depth_attention: bool,
+        between: Between,
+        previous: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """Logits [n, 4, 128, 128] and predicted IoU [n, 4] of slices [n]; arguments as for `batches`."""
+        parts = list(self.batches(region, indices, prompts, depth_attention, between, previous))
+        return np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts])
+
+    def batches(
+        self,
+        region: Region,
+        indices: NDArray[np.int64],
+        prompts: SlicePrompts,
+        depth_attention: bool,
+        between: Between,
+        previous: Array | None = None,
+    ) -> Iterator[tuple[NDArray[np.int64], Array, Array]]:
+        """A few slices at a time: their indices, logits [b, 4, 128, 128] and predicted IoU [b, 4].
+
+        Args:
+            region: the square that is looked at.
+            indices: slices, at least one, in rising or falling order.
+            prompts: what is asked of them.
+            depth_attention: whether the 3D network helps.
+            between: called before each step of the work with the part that is done; may raise to end it.
+            previous: earlier logits [n, 1, 64, 64] as mask prompts.
+        """
+        # Slices of a run that the cache cannot hold would push each other out before they are asked again.
+        keep = len(indices) <= CACHED_SLICES
+        for begin in range(0, len(indices), BATCH):
+            part = indices[begin : begin + BATCH]
+            done = begin / len(indices)
+            between(done)
+            if depth_attention and region.frame.size[2] > 1:
+                attention, use = self._attention(region, part, prompts, partial(between, done))
+            else:
+                attention = np.zeros((len(part), 2, CUBE, CUBE), np.float32)
+                use = np.zeros(len(part), np.float32)
+            embedding, skip = self._embed(region, part, keep)
+            points, labels = prompts.tokens(region, part)
+            masks = NO_MASK[: len(part)] if previous is None else previous[begin : begin + BATCH]
+            logits, iou = self._engine.decode(embedding, skip, attention, use, points, labels, masks)
+            yield part, logits, iou
+        between(1.0)
+
+    def _embed(self, region: Region, indices: NDArray[np.int64], keep: bool) -> tuple[Array, Array]:
+        """Embeddings [n, c, 64, 64] and skip features [n, c, 128, 128], from the cache where it has them."""
+        if not keep:
+            return self._engine.encode(region.slices(indices))
+        cache = self._embeddings
+        keys = [(region, int(index)) for index in indices]
+        missing = [n for n, key in enumerate(keys) if key not in cache]
+        if missing:
+            embedding, skip = self._engine.encode(region.slices(indices[missing]))
+            for row, n in enumerate(missing):
+                cache[keys[n]] = (embedding[row].astype(np.float16), skip[row].astype(np.float16))
+        # Fresh ones are rounded like cached ones, so that asking twice gives the same answer.
+        parts = [cache[key] for key in keys]
+        for key in keys:
+            cache.move_to_end(key)
+        while len(cache) > CACHED_SLICES:
+            cache.popitem(last=False)
+        embedding, skip = (np.stack(half).astype(np.float32) for half in zip(*parts, strict=True))
+        return embedding, skip
+
+    def _attention(
+        self, region: Region, indices: NDArray[np.int64], prompts: SlicePrompts, between: Callable[[], None]
+    ) -> tuple[Array, Array]:
+        """Attention maps [n, 2, 64, 64] of slices, and whether there is one [n].
+
+        A cube covers a region's width along the stack; a longer stack takes several. Where they lie depends
+        on the prompts only, never on the slices asked for: a correction finds the cubes of the first call.
+        """
+        spacing = region.frame.spacing[2]
+        first, last = prompts.reach(region.frame)
+        number = max(1, int(np.ceil((last - first) * spacing / (CUBE_STEP * region.width))))
+        centers = np.linspace(first, last, 2 * number + 1)[1::2]
+        nearest = np.abs(indices[:, None] - centers[None]).argmin(1)
+        maps = np.zeros((len(indices), 2, CUBE, CUBE), np.float32)
+        place = (indices - centers[nearest]) * spacing / region.width * CUBE + CUBE / 2 - 0.5
+        use = (place >= -0.5) & (place <= CUBE - 0.5)
+        for n, center in enumerate(centers):
+            chosen = (nearest == n) & use
+            if chosen.any():
+                between()
+                maps[chosen] = _planes(self._cube(region, float(center), prompts), place[chosen])
+        return maps, use.astype(np.float32)
+
+    def _cube(self, region: Region, center: float, prompts: SlicePrompts) -> Array:
+        """The depth attention's answer [2, 64, 64, 64] (w, v, u) for the cube around slice `center`."""
+        cache = self._attention_maps
+        box = None if prompts.box is None or prompts.depth is None else np.stack(prompts.box)
+        key = (region, center, None if box is None else tuple(box.ravel()))
+        if key not in cache:
+            channel = np.zeros((CUBE, CUBE, CUBE), np.float32)
+            if box is not None:
+                low, high = region.to_pixels(box)
+                cells = (np.arange(CUBE) + 0.5) * (PIXELS / CUBE)
+                depths = cells - PIXELS / 2 + center * region.frame.spacing[2] * region.scale
+                u, v, w = (
+                    (places >= low[axis]) & (places <= high[axis])
+                    for axis, places in enumerate((cells, cells, depths))
+                )
+                channel = (w[:, None, None] & v[:, None] & u).astype(np.float32)
+            cache[key] = self._engine.attend(np.stack([region.cube(center), channel])[None])[0]
+        cache.move_to_end(key)
+        while len(cache) > CACHED_CUBES:
+            cache.popitem(last=False)
+        return cache[key]
+
+
+def _planes(cube: Array, places: NDArray[np.float64]) -> Array:
+    """Planes [n, 2, 64, 64] of a cube [2, 64, 64, 64] at fractional depths [n], in cells."""
+    below = np.clip(np.floor(places), 0, CUBE - 1).astype(int)
+    above = np.minimum(below + 1, CUBE - 1)
+    share = np.clip(places - below, 0, 1)[:, None, None, None].astype(np.float32)
+    planes = cube.transpose(1, 0, 2, 3)
+    mixed: Array = planes[below] * (1 - share) + planes[above] * share
+    return mixed
