@@ -260,7 +260,7 @@ def _segment_everything(
     result = session.segment_all(progress=progress)
     found = [
         ReportedBone(value, f"Bone {value}", distinct_color(value), confidence, "none")
-        for value, confidence in enumerate(result.confidence, start=1)
+        for value, confidence in result.confidence.items()
     ]
     return result.labels, found
 

@@ -152,6 +152,10 @@ class ResultLike(Protocol):
         """Predicted IoU."""
 
     @property
+    def axis(self) -> int:
+        """IJK axis along which slices count."""
+
+    @property
     def slice_confidence(self) -> Mapping[int, float]:
         """The same by slice."""
 

@@ -154,7 +154,7 @@ class MaskRequest:
             confidence=float(result.confidence),
             review=review,
             # A box drawn across an isotropic stack turns the stack; the result then says so.
-            review_axis=int(getattr(result, "axis", self.volume.through_plane_axis)),
+            review_axis=result.axis,
             seconds=0.0,
             prompts=prompts,
             recipe=self.settings.recipe,

@@ -44,7 +44,9 @@ class Result:
     Attributes:
         mask: bool [k, j, i], of the volume's shape.
         confidence: predicted IoU of the whole mask, 0..1; 0 for an empty mask.
-        slice_confidence: the same for each slice with mask, by its index along the through-plane axis.
+        axis: IJK axis (0, 1 or 2) along which the slices count; the volume's through-plane axis, or the one
+            across which a 2D box was drawn.
+        slice_confidence: predicted IoU of each slice with mask, by its index along `axis`.
         review: slices that most need a look, worst first.
         points: the clicks it was made from.
         seconds: time it took.
@@ -52,6 +54,7 @@ class Result:
 
     mask: Mask
     confidence: float
+    axis: int
     slice_confidence: dict[int, float]
     review: list[int]
     points: tuple[Point, ...]

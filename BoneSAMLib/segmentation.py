@@ -324,7 +324,7 @@ class Segmentation:
         confidence = float(np.average(iou, weights=areas)) if len(seen) else 0.0
         review = sorted(slice_confidence, key=lambda w: slice_confidence[w])[:REVIEWED]
         seconds = time.perf_counter() - self.start
-        return Result(mask, confidence, slice_confidence, review, points, seconds, stack)
+        return Result(mask, confidence, self.frame.axis, slice_confidence, review, points, seconds, stack)
 
     # The network, progress and cancelling.
 

@@ -19,7 +19,7 @@ from typing import Any
 from BoneSAMLib.errors import BoneSAMError
 from training import contact_sheet
 from training.cases import SPLITS, Case, load_cases
-from training.measure import FULL, QUICK, OpensVolumes, Plan, evaluate_case
+from training.measure import BOX_ONLY, FULL, QUICK, OpensVolumes, Plan, evaluate_case
 from training.protocols import SEED
 from training.summary import Row, append_rows, read_rows, write_summary
 
@@ -138,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help=f"only {QUICK_CASES} cases a source, {QUICK.most_objects} bones a case, 3D box and clicks",
     )
+    parser.add_argument("--box-only", action="store_true", help="only the 3D box, of all cases and bones")
     parser.add_argument("--fresh", action="store_true", help="compute finished cases again")
     options = parser.parse_args(arguments)
 
@@ -156,10 +157,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "split": options.split,
             "weights": weights_digest(options.weights or BUNDLED_WEIGHTS),
             "quick": options.quick,
+            "box_only": options.box_only,
             "seed": SEED,
         }
         out = options.out or Path("out") / f"evaluation-{options.split}"
-        evaluate(cases, segmenter, out, settings, QUICK if options.quick else FULL, options.fresh)
+        plan = BOX_ONLY if options.box_only else QUICK if options.quick else FULL
+        evaluate(cases, segmenter, out, settings, plan, options.fresh)
     except BoneSAMError as error:
         print(error, file=sys.stderr)
         return 2

@@ -33,6 +33,7 @@ class Mixture:
     all_bones: float = 0.15
     anything: float = 0.12  # any structure, or a superpixel, instead of a bone
     two_dimensional_box: float = 0.2
+    cut_out: float = 0.06  # part of the image blanked, as by a field of view or a collimator
     sources: dict[str, float] | None = None  # weights of real sources; None for equal
 
 
@@ -145,7 +146,7 @@ class Sampler:
         degrade(stack, cube, subject.kind == "labels", is_ct, rng)
         if flat_image:
             stack = stack[[1, 1, 1, 4, 4, 4]]  # in use, all three channels are the one image, noise included
-        blanked = cut_out(stack, rng) if rng.random() < 0.06 else None
+        blanked = cut_out(stack, rng) if rng.random() < self.mixture.cut_out else None
         masks = masks[[1, 4]]
         if mode == ALL_BONES:
             truth = self._is_bone(masks)

@@ -30,7 +30,7 @@ class FakeResult:
 class FakeAllBones:
     labels: np.ndarray
     count: int
-    confidence: tuple
+    confidence: dict
 
 
 class FakeSession:
@@ -59,7 +59,7 @@ class FakeSession:
         progress(1.0, "done")
         labels = np.zeros(self.volume.shape, np.uint16)
         labels[2], labels[5] = 1, 2
-        return FakeAllBones(labels, 2, (0.9, 0.4))
+        return FakeAllBones(labels, 2, {1: 0.9, 2: 0.4})
 
 
 class FakeSegmenter:

@@ -58,6 +58,7 @@ class FakeResult:
     slice_confidence: dict
     review: list
     points: tuple
+    axis: int
     seconds: float = 0.0
 
 
@@ -100,7 +101,7 @@ class FakeSession:
                 found[k : k + 3, j : j + 3, i : i + 3] = point.positive
         slices = np.flatnonzero(found.any((1, 2))).tolist()
         confidence = {n: 0.5 + n / 100 for n in slices}
-        return FakeResult(found, 0.9, confidence, slices[:3], tuple(points))
+        return FakeResult(found, 0.9, confidence, slices[:3], tuple(points), self.volume.through_plane_axis)
 
     def segment_all(self, depth_attention=True, progress=None, cancel=None):
         self._work(progress, cancel)

