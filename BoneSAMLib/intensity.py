@@ -26,6 +26,8 @@ def intensity_window(volume: Volume) -> tuple[float, float]:
     if inside.size < 2:
         return float(sample.min()), float(sample.min()) + 1.0
     low, high = np.percentile(inside, PERCENTILES)
+    if low == high:
+        low = sample.min()  # two values: the brighter one must not turn black
     return float(low), float(max(high, low + 1e-6))
 
 

@@ -45,7 +45,9 @@ def losses_of(
     prompts.add_boxes(boxes, batch["depths"], with_box)
     places, _ = click_on(target[0::2].cpu())
     prompts.add_clicks(places, torch.zeros(count), torch.ones(count), batch["depths"], with_click)
-    previous = _neighbor_mask(target, flat & with_box, size)
+    # A radiograph's two slices are the same image: its neighbor's truth would be its own.
+    apart = batch["depths"][:, 1] != 0
+    previous = _neighbor_mask(target, flat & with_box & apart, size)
     rounds = int(torch.randint(1, most_rounds + 1, ())) if model.training else most_rounds
     names = torch.where(is_all, 0, torch.where(with_box, torch.where(flat, 2, 1), 3))
     for turn in range(rounds):
