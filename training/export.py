@@ -68,6 +68,7 @@ def export_bundle(model: BoneSAM, folder: Path, facts: dict[str, Any]) -> None:
     for part in GRAPHS:
         graph = _graph(model, part)
         _externalize(graph, places)
+        _forget_source(graph)
         onnx.save(graph, folder / f"{part}.onnx")
     files = {name: file_digest(folder / name) for name in (*(f"{part}.onnx" for part in GRAPHS), WEIGHTS)}
     gate = float(model.decoder.fusion.gate)
@@ -154,6 +155,26 @@ def _externalize(model: onnx.ModelProto, places: dict[str, tuple[int, int, list[
     del graph.node[:]
     graph.node.extend(casts + nodes)
     del graph.value_info[:]
+
+
+def _forget_source(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes: stack traces with the paths of the machine that exported."""
+    graph = model.graph
+    for part in (
+        model,
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.initializer,
+        *model.functions,
+    ):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    for function in model.functions:
+        for node in function.node:
+            del node.metadata_props[:]
+            node.ClearField("doc_string")
 
 
 def main(
