@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from BoneSAMLib.description import describe_volume
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.intensity import intensity_window, normalize
 from BoneSAMLib.volume import Volume
@@ -502,17 +503,7 @@ def _review_pictures(sheet: _Sheet, bones: Sequence[ReportedBone]) -> Iterator[s
 
 
 def _fact_table(volume: Volume, facts: Mapping[str, str]) -> Iterator[str]:
-    axis = volume.through_plane_axis
-    guessed = "" if volume.modality else " (guessed from the values)"
-    rows = {
-        "Modality": volume.modality_guess + guessed,
-        "Voxels (i, j, k)": " x ".join(str(n) for n in volume.size),
-        "Spacing": " x ".join(f"{step:.4g}" for step in volume.spacing) + " mm",
-        "Axes point to": f"{volume.orientation} (directions in which i, j, k increase)",
-        "Lies at": volume.bounds_text,
-        "Slices": "a single slice or projection" if volume.is_projection else f"across {'ijk'[axis]}",
-        **facts,
-    }
+    rows = {**describe_volume(volume), **facts}
     yield '<table class="facts">'
     for name, value in rows.items():
         yield f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
