@@ -241,7 +241,8 @@ def test_page_stands_alone_and_says_everything(tmp_path):
         assert Image.open(io.BytesIO(base64.b64decode(data))).format == "PNG"
     for words in (
         "knee.nii.gz", "Bone 1", "0.91", "box RAS (1, 2, 3) to (4, 5, 6) mm", "24, 23, 22, 21, 20", "k 24",
-        "0.47", "50 x 60 x 30", "1 x 1 x 3 mm", "i: L, j: P, k: S", "R -49.5 to 0.5", "cpu <fast>", "not for diagnosis",
+        "0.47", "50 x 60 x 30", "1 x 1 x 3 mm", "i: L, j: P, k: S",
+        "R -49.5 to 0.5", "cpu <fast>", "not for diagnosis",
     ):  # fmt: skip
         assert words in page.text
     milliliters = ball().sum() * 3 / 1000
