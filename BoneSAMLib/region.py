@@ -1,9 +1,10 @@
 """The part of a volume that the network looks at: square slices around a prompt, and the way back.
 
 A region is described in the slice frame: u and v lie in the slice, w counts slices along the stack; they are
-the volume's own IJK axes in another order, so nothing is rotated or resampled along w. In the slice, the
-region is a square of `width` mm sampled at 256 x 256 pixels, whatever the spacing: aspect is kept, and a
-phalanx fills the network's view as a femur does.
+the volume's own IJK axes in another order, so nothing is rotated or resampled along w. u and v run as on a
+radiologist's screen, however the file stores them: the network need not learn every bone in eight poses. In
+the slice, the region is a square of `width` mm sampled at 256 x 256 pixels, whatever the spacing: aspect is
+kept, and a phalanx fills the network's view as a femur does.
 """
 
 from dataclasses import dataclass
@@ -37,8 +38,14 @@ class SliceFrame:
     @cached_property
     def order(self) -> tuple[int, int, int]:
         """IJK axes of u, v and w."""
-        u, v = (axis for axis in range(3) if axis != self.axis)
+        (u, _), (v, _) = screen_axes(self.volume.orientation, self.axis)
         return u, v, self.axis
+
+    @cached_property
+    def backward(self) -> tuple[bool, bool]:
+        """Whether u and v run against their IJK axes."""
+        (_, u), (_, v) = screen_axes(self.volume.orientation, self.axis)
+        return u, v
 
     @cached_property
     def spacing(self) -> tuple[float, float, float]:
@@ -59,11 +66,27 @@ class SliceFrame:
 
     def of_array(self, array: NDArray[Any]) -> NDArray[Any]:
         """An array [k, j, i] of the volume's shape, seen as [w, v, u]: a view, not a copy."""
-        return array.transpose([2 - axis for axis in self.order[::-1]])
+        u, v = (slice(None, None, -1 if backward else 1) for backward in self.backward)
+        return array.transpose([2 - axis for axis in self.order[::-1]])[:, v, u]
 
     def from_ijk(self, ijk: Any) -> NDArray[np.float64]:
         """(i, j, k) coordinates [..., 3] as (u, v, w)."""
-        return np.asarray(ijk, float)[..., list(self.order)]
+        uvw: NDArray[np.float64] = np.asarray(ijk, float)[..., list(self.order)]
+        for axis, backward in enumerate(self.backward):
+            if backward:
+                uvw[..., axis] = self.size[axis] - 1 - uvw[..., axis]
+        return uvw
+
+
+def screen_axes(orientation: str, across: int) -> tuple[tuple[int, bool], tuple[int, bool]]:
+    """IJK axes of u and v for slices across IJK axis `across`, and whether each runs against its axis.
+
+    `orientation`: where i, j and k lead, as of `Volume`. u is to the right and v down on the screen: left and
+    posterior in axial, left and inferior in coronal, posterior and inferior in sagittal slices.
+    """
+    in_plane = [axis for axis in range(3) if axis != across]
+    u, v = sorted(in_plane, key=lambda axis: "LRPAIS".index(orientation[axis]))
+    return (u, orientation[u] not in "LPI"), (v, orientation[v] not in "LPI")
 
 
 @dataclass(frozen=True)

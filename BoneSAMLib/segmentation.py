@@ -19,6 +19,9 @@ from BoneSAMLib.volume import Int3, Volume
 Progress = Callable[[float, str], None]
 
 CONTEXT = 1.5  # width of a region, in sides of its box
+MOST_CONTEXT = (
+    2.2  # as wide as in training; a region up to here is used again, its slices are encoded already
+)
 SMALLEST_WIDTH = 12  # of a region, in voxels
 CLICK_SCALES = (0.18, 0.32, 0.6)  # widths tried for a click alone, in parts of the slice
 CORRECTION_REACH = 48.0  # region pixels along the stack over which a correction is redone
@@ -169,10 +172,13 @@ class Segmentation:
         planes = np.stack([found[index] for index in indices.tolist()])
         return self.in_box_of(region, indices, planes, clicks) or self.in_box(low, high, clicks)
 
-    def in_box(self, low: Vector, high: Vector, clicks: Clicks) -> Stack:
-        """All slices of a 3D box, a little beyond its ends."""
+    def in_box(self, low: Vector, high: Vector, clicks: Clicks, known: Region | None = None) -> Stack:
+        """All slices of a 3D box, a little beyond its ends; in a region that is `known` if that suits."""
         low, high = _including(low, high, clicks)
         region = self.region_of(low, high)
+        widest = MOST_CONTEXT / CONTEXT * region.width
+        if known is not None and known.contains(low, high) and known.width <= widest:
+            region = known
         prompts = self.boxed(low, high, clicks)
         first, last = prompts.reach(self.frame)
         indices = np.arange(first, last + 1)
@@ -185,7 +191,7 @@ class Segmentation:
     ) -> Stack | None:
         """The same in the box around what was found so far; None if that is nothing."""
         box = self.faces_of(region, indices, logits)
-        return None if box is None else self.in_box(*box, clicks)
+        return None if box is None else self.in_box(*box, clicks, region)
 
     # Corrections.
 
@@ -355,7 +361,8 @@ class Segmentation:
 
     def faces(self, low_ijk: Int3, high_ijk: Int3) -> tuple[Vector, Vector]:
         """Faces (u, v, w) of a box of voxels."""
-        return self.frame.from_ijk(low_ijk) - 0.5, self.frame.from_ijk(high_ijk) + 0.5
+        ends = self.frame.from_ijk([low_ijk, high_ijk])
+        return ends.min(0) - 0.5, ends.max(0) + 0.5
 
     def faces_of(
         self, region: Region, indices: NDArray[np.int64], logits: Array

@@ -26,7 +26,9 @@ class BoneMaskDecoder(MaskDecoder):
         self.down16 = ConvNorm(dim, dim, 3, 2)
         self.bottom = ConvNorm(dim, dim, 3)
         self.merge8 = ConvNorm(dim, dim, 3)
-        self.merge4 = ConvNorm(dim, dim // 2, 3)
+        self.narrow4 = nn.Conv2d(dim, dim // 2, 1)
+        self.narrow8 = nn.Conv2d(dim, dim // 2, 1)
+        self.merge4 = ConvNorm(dim // 2, dim // 2, 3)
         self.output_upscaling = nn.ConvTranspose2d(dim // 2, UPSCALED_CHANNELS, kernel_size=2, stride=2)
         self.skip = nn.Conv2d(STEM_CHANNELS, UPSCALED_CHANNELS, 1)
         self.refine = ConvNorm(UPSCALED_CHANNELS, UPSCALED_CHANNELS, 3)
@@ -50,7 +52,9 @@ class BoneMaskDecoder(MaskDecoder):
         tokens = torch.cat([tokens.unsqueeze(0).expand(count, -1, -1).to(sparse.dtype), sparse], dim=1)
         tokens, keys = self.transformer(at8, position.expand(count, -1, -1, -1), tokens)
         at8 = at8 + keys.transpose(1, 2).reshape(at8.shape)
-        upscaled = self.output_upscaling(self.merge4(at4 + double(at8))) + self.skip(skip)
+        upscaled = self.output_upscaling(
+            self.merge4(self.narrow4(at4) + double(self.narrow8(at8)))
+        ) + self.skip(skip)
         upscaled = upscaled + self.refine(upscaled)
         mask_tokens = tokens[:, 1 : 1 + self.num_mask_tokens]
         weights = torch.stack(

@@ -14,6 +14,8 @@ from torch.nn import functional
 STEM_CHANNELS = 32
 # (channels, residual blocks) at strides 4, 8, 16 and 32.
 STAGES = ((64, 1), (128, 1), (192, 2), (256, 2))
+# Of the pyramid's finest level: at 128 its one 3x3 convolution would be a quarter of the encoder's work.
+FINEST_CHANNELS = 64
 
 
 class ConvNorm(nn.Sequential):
@@ -58,11 +60,15 @@ class ImageEncoder(nn.Module):
             layers: list[nn.Module] = [ConvNorm(inputs, channels, 3, 2)]
             self.stages.append(nn.Sequential(*layers, *(ResidualBlock(channels) for _ in range(blocks))))
             inputs = channels
-        self.laterals = nn.ModuleList(nn.Conv2d(channels, dim, 1) for channels, _ in STAGES)
+        widths = (FINEST_CHANNELS, dim, dim, dim)
+        self.laterals = nn.ModuleList(
+            nn.Conv2d(channels, width, 1) for (channels, _), width in zip(STAGES, widths, strict=True)
+        )
         self.smooth16 = ConvNorm(dim, dim, 3)
         self.smooth8 = ConvNorm(dim, dim, 3)
-        self.smooth4 = ConvNorm(dim, dim, 3)
-        self.neck = nn.Conv2d(dim, dim, 1)
+        self.narrow = nn.Conv2d(dim, FINEST_CHANNELS, 1)
+        self.smooth4 = ConvNorm(FINEST_CHANNELS, FINEST_CHANNELS, 3)
+        self.neck = nn.Conv2d(FINEST_CHANNELS, dim, 1)
 
     def forward(self, slices: Tensor) -> tuple[Tensor, Tensor]:
         skip = self.stem((slices - 0.3) / 0.25)
@@ -72,7 +78,7 @@ class ImageEncoder(nn.Module):
             maps.append(lateral(features))
         merged = self.smooth16(maps[2] + double(maps[3]))
         merged = self.smooth8(maps[1] + double(merged))
-        merged = self.smooth4(maps[0] + double(merged))
+        merged = self.smooth4(maps[0] + double(self.narrow(merged)))
         return self.neck(merged), skip
 
 

@@ -1,5 +1,7 @@
 """Region: what is sampled where, and the way back."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,9 @@ from BoneSAMLib.volume import Volume
 
 
 def ct(array, spacing=(1.0, 1.0, 1.0)):
-    """A volume whose values v are seen as v / 1000 by the network."""
-    return Volume((np.asarray(array) * 1.5 - 250).astype(np.float32), np.diag([*spacing, 1.0]), modality="CT")
+    """A volume whose values v are seen as v / 1000 by the network, with axes to L, P and I: as on the screen."""
+    affine = np.diag([*np.negative(spacing), 1.0])
+    return Volume((np.asarray(array) * 1.5 - 250).astype(np.float32), affine, modality="CT")
 
 
 def ramp(size, spacing, axis, axis_of_stack=2):
@@ -62,13 +65,46 @@ def test_one_value_is_the_same_everywhere_in_its_voxel():
 @pytest.mark.parametrize(("axis", "order"), [(0, (1, 2, 0)), (1, (0, 2, 1)), (2, (0, 1, 2))])
 def test_a_frame_is_the_volume_in_another_order(axis, order):
     array = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
-    frame = SliceFrame(Volume(array, np.diag([1.0, 2.0, 3.0, 1.0])), axis)
+    frame = SliceFrame(ct(array, (1.0, 2.0, 3.0)), axis)
     assert frame.order == order
     assert frame.size == tuple((4, 3, 2)[a] for a in order)
     assert frame.spacing == tuple((1.0, 2.0, 3.0)[a] for a in order)
     u, v, w = frame.from_ijk((3, 1, 0)).astype(int)
     assert frame.of_array(array)[w, v, u] == array[0, 1, 3]
     assert np.shares_memory(frame.of_array(array), array)
+
+
+ORIENTATIONS = [
+    "".join(pair[n] for pair, n in zip(pairs, ends, strict=True))
+    for pairs in itertools.permutations(("LR", "PA", "IS"))
+    for ends in itertools.product((0, 1), repeat=3)
+]
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("across", ["LR", "PA", "IS"])
+def test_slices_look_the_same_however_the_file_stores_them(orientation, across):
+    body = np.random.default_rng(3).random((6, 7, 8)).astype(np.float32)  # axes to R, A and S
+    rows = ["LPI".index(letter) if letter in "LPI" else "RAS".index(letter) for letter in orientation]
+    signs = [1.0 if letter in "RAS" else -1.0 for letter in orientation]
+    affine = np.eye(4)
+    affine[:3, :3] = np.eye(3)[:, rows] * signs
+    affine[:3, 3] = [body.shape[row] - 1 if signs[rows.index(row)] < 0 else 0 for row in range(3)]
+    stored = body.transpose(rows)[tuple(slice(None, None, int(sign)) for sign in signs)]
+    volume = Volume(stored.transpose(2, 1, 0), affine)
+    assert volume.orientation == orientation
+    axis = next(n for n, letter in enumerate(orientation) if letter in across)
+    frame = SliceFrame(volume, axis)
+    seen = frame.of_array(volume.array)
+    # To the right and down on the screen: L and P, L and I, or P and I.
+    on_screen = {"IS": body[::-1, ::-1].transpose(2, 1, 0), "PA": body[::-1, :, ::-1].transpose(1, 2, 0)}
+    on_screen["LR"] = body[:, ::-1, ::-1].transpose(0, 2, 1)
+    forward = signs[axis] > 0
+    np.testing.assert_array_equal(seen if forward else seen[::-1], on_screen[across])
+    ijk = np.argwhere(volume.array == body[1, 2, 5])[0, ::-1]
+    u, v, w = frame.from_ijk(ijk).astype(int)
+    assert seen[w, v, u] == body[1, 2, 5]
+    assert np.shares_memory(seen, volume.array)
 
 
 def test_pixels_run_from_edge_to_edge():
