@@ -20,6 +20,7 @@ class Phase:
     batch: int = 12  # cases of two slices
     rounds: int = 3  # most decoder rounds per sample; each round after the first adds a click
     attention: float = 0.6  # share of batches that run the depth attention
+    echoes: int = 1  # times that each batch is used, with other prompts (data echoing, Choi et al. 2019)
     mixture: dict[str, Any] = field(default_factory=dict)
 
 

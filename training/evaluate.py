@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"only {QUICK_CASES} cases a source, {QUICK.most_objects} bones a case, 3D box and clicks",
     )
     parser.add_argument("--box-only", action="store_true", help="only the 3D box, of all cases and bones")
+    parser.add_argument("--most-bones", type=int, help="only the first so many bones of a case")
     parser.add_argument("--fresh", action="store_true", help="compute finished cases again")
     options = parser.parse_args(arguments)
 
@@ -158,10 +160,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "weights": weights_digest(options.weights or BUNDLED_WEIGHTS),
             "quick": options.quick,
             "box_only": options.box_only,
+            "most_bones": options.most_bones,
             "seed": SEED,
         }
         out = options.out or Path("out") / f"evaluation-{options.split}"
         plan = BOX_ONLY if options.box_only else QUICK if options.quick else FULL
+        if options.most_bones is not None:
+            plan = replace(plan, most_objects=options.most_bones)
         evaluate(cases, segmenter, out, settings, plan, options.fresh)
     except BoneSAMError as error:
         print(error, file=sys.stderr)

@@ -1,20 +1,22 @@
-"""Dice, focal and IoU-head losses, from MONAI, with SAM's minimum over ambiguous masks."""
+"""Dice, cross-entropy and IoU-head losses, with SAM's minimum over ambiguous masks.
+
+Not SAM's 20 parts of focal loss to one of Dice: from scratch, after 120 steps of 12 cubes, it gave the depth
+attention a Dice of 0.12 on validation, and one part of cross-entropy 0.29 (at three times the rate, 0.35).
+"""
 
 import torch
-from monai.losses import FocalLoss, MaskedDiceLoss
+from monai.losses import MaskedDiceLoss
 from torch import Tensor
-
-FOCAL_WEIGHT = 20.0  # Kirillov et al. 2023, appendix A: focal 20, Dice 1, IoU 1
+from torch.nn import functional
 
 _dice = MaskedDiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0, reduction="none")
-_focal = FocalLoss(gamma=2.0, reduction="none")
 
 
 def mask_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Logits, target and weight [N, 1, h, w] -> loss [N]. Pixels of weight 0 do not count."""
     dice = _dice(logits, target, mask=weight).flatten(1).mean(1)
-    focal = (_focal(logits, target) * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1.0)
-    loss: Tensor = dice + FOCAL_WEIGHT * focal
+    entropy = functional.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
+    loss: Tensor = dice + entropy.flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1.0)
     return loss
 
 

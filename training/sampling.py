@@ -105,7 +105,7 @@ class Sampler:
         extent = float(np.ptp(points * subject.spacing, axis=0).max()) + 1.0
         flat_image = 1 in subject.size
         tilted = 0.2 if subject.kind == "image" else 0.4
-        frame = random_frame(subject.spacing, subject.through_plane, extent, tilted, rng)
+        frame = random_frame(subject.spacing, subject.slicing, extent, tilted, rng)
         outline = frame.from_voxels(points.astype(float))
         pad = 0.5 * np.sqrt((frame.axes**2 * (subject.spacing**2)[:, None]).sum(0)) * frame.scale
         low, high = outline.min(0) - pad, outline.max(0) + pad
@@ -213,8 +213,8 @@ class Sampler:
             return 0.0, [0.0, 0.0]
         pixel = width / INPUT_SIZE
         outside = rng.random() < 0.1
-        if subject.through_plane is not None:
-            step = float(subject.spacing[subject.through_plane])
+        if subject.slicing.thick:
+            step = float(subject.spacing[subject.slicing.axis])
             first, last = int(np.ceil(low / step)), int(np.floor(high / step))
             chosen = int(rng.integers(first - 2, last + 3)) if outside else int(rng.integers(first, last + 1))
             reach = 1 + int(rng.exponential(1.5))
@@ -379,15 +379,13 @@ class Sampler:
         (ScribblePrompt, Wong et al. 2024, sec. 4.2).
         """
         subject, rng = self.subject, self.rng
-        frame = random_frame(subject.spacing, subject.through_plane, 100.0, 0.2, rng)
+        frame = random_frame(subject.spacing, subject.slicing, 100.0, 0.2, rng)
         middle = frame.from_voxels((rng.uniform(0.2, 0.8, 3) * subject.size)[None])[0]
-        if subject.through_plane is not None:
-            thick = subject.spacing[subject.through_plane]
-            middle[2] = np.rint(middle[2] / thick) * thick
         width = float((subject.size * subject.spacing).max() * rng.uniform(0.2, 0.8))
-        step = (
-            float(subject.spacing[subject.through_plane]) if subject.through_plane is not None else width / 64
-        )
+        step = width / 64
+        if subject.slicing.thick:
+            step = float(subject.spacing[subject.slicing.axis])
+            middle[2] = np.rint(middle[2] / step) * step
         depths = middle[2] + np.array([-step, 0.0, step])
         stack = self._interpolate(self._lattice(frame, middle, width, self.size, depths))
         parts = felzenszwalb(stack[1, ::2, ::2], scale=float(rng.uniform(20, 500)), sigma=0.5, min_size=24)

@@ -18,6 +18,7 @@ from BoneSAMLib.intensity import intensity_window, normalize
 from BoneSAMLib.reading import read_volume
 from BoneSAMLib.volume import Modality, Volume
 from training.cases import MODALITIES, Case, load_cases
+from training.warp import Slicing
 
 DEPTH_UNIT_MM = 0.25
 _MOST_POINTS = 1200
@@ -47,7 +48,7 @@ class Subject:
     modality: str
     spacing: NDArray[np.float64]  # (i, j, k) mm
     partial: bool
-    through_plane: int | None  # IJK axis of the slices; None where any direction will do
+    slicing: Slicing
     tissues: dict[int, str]
     targets: list[Target]
     image: NDArray[np.uint8] | None = None
@@ -108,7 +109,8 @@ def load_subjects(store: Path, split: str) -> list[Subject]:
                 modality=row.get("modality", "any"),
                 spacing=np.array(row["spacing"], float),
                 partial=row.get("partial", False),
-                through_plane=row.get("through_plane"),
+                # Anatomy without an image lies along R, A and S; most scans of its like are axial.
+                slicing=Slicing(row.get("axis", 2), row.get("thick", False), row.get("orientation", "RAS")),
                 tissues={int(v): d["tissue"] for v, d in row.get("labels", {}).items()},
                 targets=targets,
                 **arrays,
@@ -160,15 +162,15 @@ def _write(
     store: Path, name: str, facts: dict[str, Any], volume: Volume, labels: NDArray[Any] | None
 ) -> None:
     image = np.rint(normalize(volume.array, intensity_window(volume)) * 255).astype(np.uint8)
-    through_plane = volume.through_plane_axis
-    others = np.delete(volume.spacing, through_plane)
+    axis = volume.through_plane_axis
+    others = np.delete(volume.spacing, axis)
     # Only thick slices must be kept as they are; some scans are finer along the stack than across.
-    keeps_slices = volume.is_projection or volume.spacing[through_plane] > 1.2 * others.min()
+    thick = volume.is_projection or volume.spacing[axis] > 1.2 * others.min()
     np.save(store / f"{name}.image.npy", image)
     if labels is not None:
         np.save(store / f"{name}.labels.npy", labels)
     facts = {"id": name, **facts, "spacing": list(volume.spacing)}
-    facts["through_plane"] = through_plane if keeps_slices else None
+    facts |= {"axis": axis, "thick": bool(thick), "orientation": volume.orientation}
     # Last, so that a subject without it is one whose writing was interrupted.
     (store / f"{name}.json").write_text(json.dumps(facts))
 

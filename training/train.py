@@ -10,12 +10,15 @@ import json
 import os
 import sys
 import time
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -28,6 +31,7 @@ from training.sampling import Mixture, draw_sample
 from training.store import load_subjects
 
 VALIDATION_BATCHES = 6
+ECHO_BUFFER = 24  # batches; an echo right after its batch teaches nothing new
 
 
 class Samples(IterableDataset[dict[str, Tensor]]):
@@ -58,7 +62,9 @@ class Samples(IterableDataset[dict[str, Tensor]]):
 class Trainer:
     """The loop, its checkpoints and its log."""
 
-    def __init__(self, config: Config, store: Path, out: Path, device: str) -> None:
+    def __init__(
+        self, config: Config, store: Path, out: Path, device: str, start: Path | None = None
+    ) -> None:
         self.config, self.store, self.out, self.device = config, store, out, torch.device(device)
         torch.manual_seed(config.seed)
         # Channels-last lets CPU matrix units run convolutions without repacking: 1.6 times faster overall.
@@ -69,6 +75,8 @@ class Trainer:
             (self.model.depth_attention, torch.channels_last_3d),
         ):
             part.to(memory_format=layout)  # type: ignore[call-overload]  # torch's overloads forget it
+        if start is not None:
+            begin_from(self.model, start)
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self._groups(), lr=config.learning_rate, betas=(0.9, 0.98))
         self.step, self.elapsed = 0, 0.0  # steps and minutes done, over all restarts
@@ -101,7 +109,7 @@ class Trainer:
         start, saved, logged = time.monotonic(), time.monotonic(), time.monotonic()
         begun = self.elapsed
         facts: list[dict[str, float]] = []
-        for batch in loader:
+        for batch in echoed(loader, phase.echoes, np.random.default_rng(self.step)):
             facts.append(self.train_step(batch, phase))
             now = time.monotonic()
             self.elapsed = begun + (now - start) / 60
@@ -187,10 +195,40 @@ class Trainer:
         self.optimizer.load_state_dict(moments)
 
 
+def echoed(
+    batches: Iterable[dict[str, Tensor]], echoes: int, rng: np.random.Generator
+) -> Iterator[dict[str, Tensor]]:
+    """Every batch once as it comes and `echoes` - 1 times, on average, among later ones."""
+    recent: deque[dict[str, Tensor]] = deque(maxlen=ECHO_BUFFER)
+    for batch in batches:
+        yield batch
+        recent.append(batch)
+        for _ in range(echoes - 1):
+            yield recent[int(rng.integers(len(recent)))]
+
+
 def _means(facts: list[dict[str, float]]) -> dict[str, float]:
     """Mean of each fact over the batches that have it."""
     keys = sorted({key for fact in facts for key in fact})
     return {key: round(float(np.nanmean([fact[key] for fact in facts if key in fact])), 4) for key in keys}
+
+
+def begin_from(model: BoneSAM, weights: Path) -> None:
+    """Take from an earlier training's weights every tensor that has the same name and shape here.
+
+    Raises:
+        BoneSAMError: the file cannot be read, or nothing in it fits.
+    """
+    try:
+        found = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise BoneSAMError(f"The weights '{weights}' to start from cannot be read: {error}") from error
+    own = model.state_dict()
+    fitting = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise BoneSAMError(f"Nothing in '{weights}' fits this network: name a training's ema.safetensors.")
+    model.load_state_dict(fitting, strict=False)
+    print(f"{len(fitting)} of {len(own)} tensors are taken from '{weights}'.", flush=True)
 
 
 def _contiguous(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -210,10 +248,13 @@ def main(
     ],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and log; a run there is resumed.")],
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    start: Annotated[
+        Path | None, typer.Option(help="Weights of another training to begin with, where shapes fit.")
+    ] = None,
 ) -> None:
     """Train, or go on training, BoneSAM-T."""
     try:
-        Trainer(read_config(config), store, out, device).run()
+        Trainer(read_config(config), store, out, device, start).run()
     except BoneSAMError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from error

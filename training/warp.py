@@ -5,8 +5,27 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from BoneSAMLib.region import screen_axes
+
 Array = NDArray[np.float32]
+OTHER_AXIS = 0.6  # share of frames that look for another stacking than the one in use; a third finds the same
+MISORIENTED = 0.12  # share of frames that are not as on the screen: some files tell nothing, or lie
 FEWEST_NODES = 17  # along an axis; with 8 on a cube of 64 the sample was up to 0.8 cells off its box
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """How a scan is looked at in use.
+
+    Attributes:
+        axis: IJK axis along which its slices are stacked.
+        thick: whether they are so thick that only they can be looked at.
+        orientation: where i, j and k lead, as of `Volume`.
+    """
+
+    axis: int
+    thick: bool
+    orientation: str
 
 
 @dataclass
@@ -73,29 +92,35 @@ def _thinned(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], Array]:
 
 def random_frame(
     spacing: NDArray[np.float64],
-    through_plane: int | None,
+    slicing: Slicing,
     size_mm: float,
     tilted: float,
     rng: np.random.Generator,
 ) -> Frame:
     """A frame for an object of about `size_mm`.
 
-    `through_plane` is the slice axis of a scan whose slices are thick: its slices are kept, only turned and
-    warped in their plane. Otherwise any direction serves; `tilted` is the share that follows no voxel axis.
+    Thick slices are kept, only turned and warped in their plane. Otherwise any direction serves; `tilted` is
+    the share that follows no voxel axis.
     """
-    order = [0, 1, 2]
-    if through_plane is None:
-        rng.shuffle(order)
-    else:
-        order = [axis for axis in order if axis != through_plane]
-        rng.shuffle(order)
-        order.append(through_plane)
-    axes = np.eye(3)[:, order] * rng.choice([-1.0, 1.0], 3)
+    across = slicing.axis
+    if not slicing.thick and rng.random() < OTHER_AXIS:
+        across = int(rng.integers(3))
+    screen = screen_axes(slicing.orientation, across)
+    backward = [u_or_v for _, u_or_v in screen] + [bool(rng.random() < 0.5)]
+    order = [u_or_v for u_or_v, _ in screen] + [across]
+    if rng.random() < MISORIENTED:
+        order[:2] = rng.permutation(order[:2]).tolist()
+        backward[:2] = (rng.random(2) < 0.5).tolist()
+    elif rng.random() < 0.5:
+        # The body is about symmetric, so its mirror image is another body.
+        left_right = next(n for n, axis in enumerate(order) if slicing.orientation[axis] in "LR")
+        backward[left_right] = not backward[left_right]
+    axes = np.eye(3)[:, order] * np.where(backward, -1.0, 1.0)
     if rng.random() < 0.7:
-        turn = rng.uniform(-np.pi, np.pi) if rng.random() < 0.15 else rng.normal(0, np.radians(10))
+        turn = rng.uniform(-np.pi, np.pi) if rng.random() < 0.1 else rng.normal(0, np.radians(10))
         axes = axes @ _rotation([0, 0, 1], turn)
-    if through_plane is None and rng.random() < tilted:
-        tilt = rng.uniform(-np.pi, np.pi) if rng.random() < 0.25 else rng.normal(0, np.radians(15))
+    if not slicing.thick and rng.random() < tilted:
+        tilt = rng.uniform(-np.pi, np.pi) if rng.random() < 0.15 else rng.normal(0, np.radians(15))
         axes = axes @ _rotation(rng.normal(size=3), tilt)
     scale = np.exp(rng.normal(0, 0.1, 3))
     count = int(rng.integers(1, 4)) if rng.random() < 0.5 else 0
@@ -105,7 +130,7 @@ def random_frame(
     waves = directions * (2 * np.pi / np.maximum(lengths, 1e-3))[:, None]
     # A displacement above 1/4 of the wave's period over 2 pi would fold space.
     amplitudes = rng.normal(size=(count, 3)) * (lengths * rng.uniform(0.0, 0.03, count))[:, None]
-    if through_plane is not None:
+    if slicing.thick:
         scale[2] = 1.0
         waves[:, 2], amplitudes[:, 2] = 0.0, 0.0
     return Frame(axes, spacing, scale, amplitudes, waves, rng.uniform(0, 2 * np.pi, count))

@@ -6,7 +6,9 @@ import numpy as np
 from scipy import ndimage
 
 from training.store import DEPTH_UNIT_MM, Subject, Target
+from training.warp import Slicing
 
+THIN = Slicing(2, False, "RAS")
 FAT, LARGE, SMALL, MUSCLE = 1, 2, 3, 4
 TISSUES = {FAT: "fat", LARGE: "bone", SMALL: "bone", MUSCLE: "muscle"}
 # Label: center (i, j, k) and radius in voxels of 1 mm.
@@ -40,7 +42,7 @@ def anatomy():
     labels, depth = labels_and_depth()
     targets = [target(LARGE), target(SMALL)]
     return Subject(
-        "spheres", "made up", "train", "labels", "any", np.ones(3), False, None, dict(TISSUES), targets,
+        "spheres", "made up", "train", "labels", "any", np.ones(3), False, THIN, dict(TISSUES), targets,
         labels=labels, depth=depth,
     )  # fmt: skip
 
@@ -53,8 +55,8 @@ def partial_scan():
     low, high = target(LARGE).low, target(LARGE).high
     targets = [Target(1, "large", low, high, True)]
     return Subject(
-        "partial", "made up", "train", "image", "MR", np.array([1.0, 1.0, 3.0]), True, 2, {1: "bone"},
-        targets, image=image, labels=only,
+        "partial", "made up", "train", "image", "MR", np.array([1.0, 1.0, 3.0]), True,
+        Slicing(2, True, "RAS"), {1: "bone"}, targets, image=image, labels=only,
     )  # fmt: skip
 
 

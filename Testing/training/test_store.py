@@ -10,6 +10,7 @@ from BoneSAMLib.intensity import CT_HIGH_HU, CT_LOW_HU
 from Testing.training.spheres import BALLS, LARGE, SIZE, SMALL, anatomy, write_anatomy
 from training.cases import load_cases
 from training.store import load_subjects, store_case, store_unlabelled
+from training.warp import Slicing
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_a_case_comes_back(scans, store):
     assert subject.partial
     assert subject.size.tolist() == [48, 40, 16]
     assert subject.spacing.tolist() == [1.0, 1.0, 2.5]
-    assert subject.through_plane == 2
+    assert subject.slicing == Slicing(2, True, volume.orientation)
     window = np.clip((volume.array - CT_LOW_HU) / (CT_HIGH_HU - CT_LOW_HU), 0, 1)
     assert np.abs(subject.image / 255 - window).max() < 0.003
     assert [target.name for target in subject.targets] == [bone.name for bone in objects]
@@ -45,7 +46,7 @@ def test_a_radiograph_is_one_slice(scans, store):
     store_case(case, store)
     (subject,) = load_subjects(store, "test")
     assert subject.size[2] == 1
-    assert subject.through_plane == 2
+    assert (subject.slicing.axis, subject.slicing.thick) == (2, True)
     assert subject.spacing[:2].tolist() == [0.5, 0.25]
 
 
@@ -69,7 +70,7 @@ def test_an_anatomy_comes_back_and_belongs_to_training(store):
     assert np.array_equal(subject.depth, expected.depth)
     assert subject.tissues == expected.tissues
     assert [target.label for target in subject.targets] == [LARGE, SMALL]
-    assert subject.through_plane is None
+    assert subject.slicing == Slicing(2, False, "RAS")
     assert load_subjects(store, "test") == []
 
 
@@ -92,7 +93,12 @@ def test_an_unlabelled_scan_comes_back(scans, store):
 
 @pytest.mark.parametrize(
     ("spacing", "kept"),
-    [((1.0, 1.0, 3.0), 2), ((3.0, 1.0, 1.0), 0), ((1.0, 1.0, 1.1), None), ((3.9, 3.9, 2.5), None)],
+    [
+        ((1.0, 1.0, 3.0), (2, True)),
+        ((3.0, 1.0, 1.0), (0, True)),
+        ((1.0, 1.0, 1.1), (2, False)),
+        ((3.9, 3.9, 2.5), (2, False)),
+    ],
 )
 def test_only_thick_slices_are_kept_as_they_are(store, tmp_path, spacing, kept):
     array = np.random.default_rng(0).normal(100, 50, (30, 32, 34)).astype(np.float32)
@@ -103,7 +109,7 @@ def test_only_thick_slices_are_kept_as_they_are(store, tmp_path, spacing, kept):
     store_unlabelled(row, tmp_path, store)
     (subject,) = load_subjects(store, "train")
     assert subject.spacing.tolist() == pytest.approx(list(spacing))
-    assert subject.through_plane == kept
+    assert (subject.slicing.axis, subject.slicing.thick) == kept
 
 
 def test_a_ct_rescaled_to_8_bit_counts_as_mr(scans, store):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import typer
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from BoneSAMLib.errors import BoneSAMError
@@ -32,7 +32,9 @@ def write_scan(store, split):
         "split": split,
         "kind": "image",
         "spacing": scan.spacing.tolist(),
-        "through_plane": scan.through_plane,
+        "axis": scan.slicing.axis,
+        "thick": scan.slicing.thick,
+        "orientation": scan.slicing.orientation,
         "labels": {"1": {"name": "large", "tissue": "bone"}},
         "objects": [{"label": 1, "name": "large", "low": target.low, "high": target.high}],
     }
@@ -216,3 +218,46 @@ def test_the_command_names_an_empty_store(command, tmp_path):
     answer = command(path, "--store", tmp_path, "--out", tmp_path / "out")
     assert answer.exit_code == 2
     assert answer.output.startswith("There are no subjects of the validation split in '")
+
+
+def test_a_batch_comes_again_later_with_other_prompts():
+    numbers = [{"n": torch.tensor(n)} for n in range(60)]
+    drawn = [int(batch["n"]) for batch in train.echoed(numbers, 3, np.random.default_rng(0))]
+    assert len(drawn) == 3 * len(numbers)
+    assert drawn[::3] == list(range(60))
+    assert len(drawn) / len(set(drawn)) == 3
+    ages = [drawn[n] - drawn[n + k] for n in range(0, len(drawn), 3) for k in (1, 2)]
+    assert min(ages) >= 0
+    assert max(ages) < train.ECHO_BUFFER
+    assert list(train.echoed(numbers, 1, np.random.default_rng(0))) == numbers
+
+
+def test_a_training_begins_with_the_weights_of_another_where_they_fit(store, begun, tmp_path):
+    weights_path = begun / "ema.safetensors"
+    found = load_file(weights_path)
+    run = trainer(store, tmp_path / "same")
+    train.begin_from(run.model, weights_path)
+    assert same(weights(run.model), found)
+    assert run.step == 0
+    wider = Trainer(Config({"only": SMALL}, dim=64, workers=0), store, tmp_path, "cpu", weights_path)
+    now = weights(wider.model)
+    assert torch.equal(now["encoder.stem.0.0.weight"], found["encoder.stem.0.0.weight"])
+    assert now["encoder.neck.weight"].shape != found["encoder.neck.weight"].shape
+    assert same(now, weights(wider.ema))
+
+
+def test_weights_that_cannot_be_begun_with(store, begun, tmp_path):
+    with pytest.raises(BoneSAMError, match=r"missing\.safetensors.*cannot be read"):
+        trainer_from(store, tmp_path, tmp_path / "missing.safetensors")
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes((begun / "ema.safetensors").read_bytes()[:1000])
+    with pytest.raises(BoneSAMError, match=r"torn\.safetensors.*cannot be read"):
+        trainer_from(store, tmp_path, torn)
+    other = tmp_path / "other.safetensors"
+    save_file({"image_encoder.pos_embed": torch.zeros(3)}, other)
+    with pytest.raises(BoneSAMError, match="Nothing in .* fits"):
+        trainer_from(store, tmp_path, other)
+
+
+def trainer_from(store, out, start):
+    return Trainer(Config({"only": SMALL}, dim=32, workers=0), store, out, "cpu", start)

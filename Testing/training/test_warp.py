@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 
-from training.warp import lattice, random_frame
+from training.warp import MISORIENTED, Slicing, lattice, random_frame
 
 OBJECT_MM = 100.0
 TILTED = 0.5
+THIN = Slicing(2, False, "RAS")
 
 
-def warped_frames(count, through_plane=None, spacing=(0.8, 1.0, 2.5)):
+def warped_frames(count, slicing=THIN, spacing=(0.8, 1.0, 2.5)):
     rng = np.random.default_rng(4)
     frames = []
     while len(frames) < count:
-        frame = random_frame(np.array(spacing), through_plane, OBJECT_MM, TILTED, rng)
+        frame = random_frame(np.array(spacing), slicing, OBJECT_MM, TILTED, rng)
         if len(frame.phases):
             frames.append(frame)
     return frames
@@ -33,7 +34,7 @@ def test_from_voxels_is_the_inverse_of_to_voxels():
 
 def test_a_frame_without_a_warp_is_exact():
     rng = np.random.default_rng(5)
-    frames = (random_frame(np.ones(3), None, 50, TILTED, rng) for _ in range(100))
+    frames = (random_frame(np.ones(3), THIN, 50, TILTED, rng) for _ in range(100))
     frame = next(frame for frame in frames if not len(frame.phases))
     voxels = rng.uniform(0, 50, (100, 3))
     assert np.allclose(frame.to_voxels(frame.from_voxels(voxels)), voxels, atol=1e-9)
@@ -80,7 +81,7 @@ def test_thick_slices_are_kept(axis):
     spacing = np.array([0.7, 0.9, 1.1])
     spacing[axis] = 4.0
     points = np.random.default_rng(2).uniform(-60, 60, (50, 3))
-    for frame in warped_frames(10, axis, spacing):
+    for frame in warped_frames(10, Slicing(axis, True, "RAS"), spacing):
         points[:, 2] = 5 * spacing[axis]
         along = frame.to_voxels(points)[:, axis]
         assert np.allclose(np.abs(along), 5, atol=1e-9)
@@ -89,6 +90,16 @@ def test_thick_slices_are_kept(axis):
 @pytest.mark.parametrize("tilted", [0.0, 0.3])
 def test_as_many_frames_as_asked_for_follow_no_voxel_axis(tilted):
     rng = np.random.default_rng(6)
-    frames = [random_frame(np.ones(3), None, OBJECT_MM, tilted, rng) for _ in range(300)]
+    frames = [random_frame(np.ones(3), THIN, OBJECT_MM, tilted, rng) for _ in range(300)]
     along = [np.abs(frame.axes[:, 2]).max() > 0.9999 for frame in frames]
     assert np.mean(along) == pytest.approx(1 - tilted, abs=0.08)
+
+
+def test_most_frames_lie_as_on_the_screen_or_mirrored():
+    rng = np.random.default_rng(7)
+    frames = [random_frame(np.ones(3), Slicing(0, True, "PIR"), OBJECT_MM, 0.0, rng) for _ in range(600)]
+    # Slices across P-A: u leads to the left (against k) or, in the mirror, to the right; v to inferior (j).
+    down = np.mean([frame.axes[1, 1] > 0.5 for frame in frames])
+    left = np.mean([frame.axes[2, 0] < -0.5 for frame in frames])
+    assert down == pytest.approx(1 - 0.75 * MISORIENTED, abs=0.08)
+    assert left == pytest.approx(0.5, abs=0.08)
