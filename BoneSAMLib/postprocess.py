@@ -5,7 +5,6 @@ Pure functions on `CroppedMask`; they work on the bounding box only: a larger sc
 
 from collections.abc import Sequence
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -106,7 +105,7 @@ def remove_small_islands(mask: CroppedMask, volume: Volume, points: Sequence[Poi
     """The largest connected part, and every part with a positive point on it."""
     if mask.is_empty:
         return mask
-    parts = cc3d.connected_components(mask.crop, connectivity=26)
+    parts, _ = ndimage.label(mask.crop, np.ones((3, 3, 3)))
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     keep = np.zeros(len(sizes), np.bool_)
