@@ -24,7 +24,15 @@ from BoneSAMLib.terminology import bone_meaning
 from BoneSAMLib.volume import Affine, Int3
 from BoneSAMLib.writing import Color, distinct_color
 
-__all__ = ["Masking", "addSegment", "addSegments", "createSegmentation", "readMask", "writeMask"]
+__all__ = [
+    "Masking",
+    "addSegment",
+    "addSegments",
+    "createSegmentation",
+    "readMask",
+    "requireEditable",
+    "writeMask",
+]
 
 _BINARY_LABELMAP = "Binary labelmap"
 SaveState = Callable[[], object]
@@ -113,7 +121,7 @@ def addSegment(
     Raises:
         BoneSAMError: a segmentation that cannot be edited.
     """
-    _requireEditable(segmentationNode)
+    requireEditable(segmentationNode)
     segmentation = segmentationNode.GetSegmentation()
     segment = _described(segmentation, name, terminology, color)
     if saveState is not None:
@@ -144,7 +152,7 @@ def addSegments(
         BoneSAMError: as `writeMask`.
     """
     requireVolume(volumeNode)
-    _requireEditable(segmentationNode)
+    requireEditable(segmentationNode)
     _requireShape(labels.shape, volumeNode)
     numbers = [int(number) for number in np.unique(labels) if number > 0]
     if not numbers:
@@ -238,6 +246,23 @@ def writeMask(
             _setLabelmap(segmentationNode, changedId, labelmap)
     finally:
         segmentationNode.EndModify(wasModifying)
+
+
+def requireEditable(segmentationNode: Any) -> None:
+    """Check that masks can be written into a segmentation.
+
+    Raises:
+        BoneSAMError: no segmentation, one that consists of surfaces, or transforms as in `toWorld`.
+    """
+    if segmentationNode is None:
+        raise BoneSAMError("There is no segmentation: create one first.")
+    name = segmentationNode.GetName()
+    toWorld(segmentationNode)
+    if segmentationNode.GetSegmentation().GetSourceRepresentationName() != _BINARY_LABELMAP:
+        raise BoneSAMError(
+            f"The segmentation '{name}' consists of surfaces and cannot be painted: in the module "
+            "Segmentations, under Representations, make 'Binary labelmap' its source, or choose another one."
+        )
 
 
 def _labelmap(segmentationNode: "slicer.vtkMRMLSegmentationNode", segmentId: str) -> Labelmap:
@@ -389,20 +414,8 @@ def _visibleSegments(segmentationNode: "slicer.vtkMRMLSegmentationNode") -> list
     return [name for name in identifiers if display is not None and display.GetSegmentVisibility(name)]
 
 
-def _requireEditable(segmentationNode: "slicer.vtkMRMLSegmentationNode") -> None:
-    if segmentationNode is None:
-        raise BoneSAMError("There is no segmentation: create one first.")
-    name = segmentationNode.GetName()
-    toWorld(segmentationNode)
-    if segmentationNode.GetSegmentation().GetSourceRepresentationName() != _BINARY_LABELMAP:
-        raise BoneSAMError(
-            f"The segmentation '{name}' consists of surfaces and cannot be painted: in the module "
-            "Segmentations, under Representations, make 'Binary labelmap' its source, or choose another one."
-        )
-
-
 def _requireSegment(segmentationNode: "slicer.vtkMRMLSegmentationNode", segmentId: str) -> None:
-    _requireEditable(segmentationNode)
+    requireEditable(segmentationNode)
     if segmentationNode.GetSegmentation().GetSegment(segmentId) is None:
         raise BoneSAMError(
             f"The segment '{segmentId}' is no longer in '{segmentationNode.GetName()}': add a segment first."

@@ -43,6 +43,7 @@ def start(folder):
         application.SetModuleLogic(name, logic)
         modules[module] = types.SimpleNamespace(logic=lambda logic=logic: logic)
     scene.AddObserver(slicer.vtkMRMLScene.NodeAddedEvent, add_to_subject_hierarchy)
+    scene.AddObserver(slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, remove_from_subject_hierarchy)
     slicer.mrmlScene = scene
     slicer.modules = types.SimpleNamespace(**modules)
     return scene
@@ -54,6 +55,14 @@ def add_to_subject_hierarchy(scene, _event, node):
     if node.IsA("vtkMRMLDisplayableNode") and not scene.IsImporting():
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
         hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+
+@vtk.calldata_type(vtk.VTK_OBJECT)
+def remove_from_subject_hierarchy(scene, _event, node):
+    """What the application does for every node that goes, unless all go."""
+    if node.IsA("vtkMRMLDisplayableNode") and not scene.IsClosing():
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        hierarchy.RemoveItem(hierarchy.GetItemByDataNode(node), False, False)
 
 
 @contextmanager
