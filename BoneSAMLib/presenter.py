@@ -134,6 +134,11 @@ class Presenter:
         return self._volume
 
     @property
+    def source(self) -> VolumeSource | None:
+        """Where the chosen volume lives."""
+        return self._source
+
+    @property
     def enabled(self) -> frozenset[Action]:
         """What may be done now."""
         if self._closed:
