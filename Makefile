@@ -24,8 +24,9 @@ demo: .venv/.demo
 		--output demo/mask.seg.nrrd --overlay demo/overlay.png --report demo/report.html
 
 # TESTS narrows both runs; what is for Slicer's environment only is left to it.
-GENERAL_TESTS = $(filter-out Testing/slicer%,$(TESTS))
-SLICER_TESTS = $(if $(TESTS),$(filter Testing/slicer%,$(TESTS)),Testing/slicer)
+IN_SLICER = Testing/slicer Testing/panel
+GENERAL_TESTS = $(filter-out $(addsuffix %,$(IN_SLICER)),$(TESTS))
+SLICER_TESTS = $(if $(TESTS),$(filter $(addsuffix %,$(IN_SLICER)),$(TESTS)),$(IN_SLICER))
 
 test: .venv/.dev $(if $(SLICER_TESTS),.venv-slicer/.slicer)
 	$(if $(TESTS),$(if $(GENERAL_TESTS),$(BIN)/python -m pytest $(GENERAL_TESTS)),$(BIN)/python -m pytest)
