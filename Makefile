@@ -23,14 +23,17 @@ demo: .venv/.demo
 	@$(BIN)/bonesam segment "$(INPUT)" $(PROMPTS) \
 		--output demo/mask.seg.nrrd --overlay demo/overlay.png --report demo/report.html
 
-# TESTS narrows both runs; what is for Slicer's environment only is left to it.
+# TESTS narrows the three runs. What is for one of Slicer's environments only is left to it.
 IN_SLICER = Testing/slicer Testing/panel
-GENERAL_TESTS = $(filter-out $(addsuffix %,$(IN_SLICER)),$(TESTS))
+IN_VIEWS = Testing/mouse
+GENERAL_TESTS = $(filter-out $(addsuffix %,$(IN_SLICER) $(IN_VIEWS)),$(TESTS))
 SLICER_TESTS = $(if $(TESTS),$(filter $(addsuffix %,$(IN_SLICER)),$(TESTS)),$(IN_SLICER))
+MOUSE_TESTS = $(if $(TESTS),$(filter $(addsuffix %,$(IN_VIEWS)),$(TESTS)),$(IN_VIEWS))
 
-test: .venv/.dev $(if $(SLICER_TESTS),.venv-slicer/.slicer)
+test: .venv/.dev $(if $(SLICER_TESTS),.venv-slicer/.slicer) $(if $(MOUSE_TESTS),.venv-web/.web)
 	$(if $(TESTS),$(if $(GENERAL_TESTS),$(BIN)/python -m pytest $(GENERAL_TESTS)),$(BIN)/python -m pytest)
 	$(if $(SLICER_TESTS),.venv-slicer/bin/python -m pytest $(SLICER_TESTS))
+	$(if $(MOUSE_TESTS),.venv-web/bin/python -m pytest $(MOUSE_TESTS))
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check
@@ -45,7 +48,7 @@ bench: .venv/.dev
 	$(BIN)/python -m Testing.bench.bench
 
 clean:
-	rm -rf .venv .venv-slicer demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-slicer .venv-web demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -61,6 +64,12 @@ $(BIN)/python:
 .venv-slicer/.slicer: pyproject.toml
 	$(PYTHON) -m venv .venv-slicer
 	.venv-slicer/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[slicer]"
+	@touch $@
+
+# Slicer's slice views, for a mouse. They pin another vtk and slicer-core than the above, and draw through EGL.
+.venv-web/.web: pyproject.toml
+	$(PYTHON) -m venv .venv-web
+	.venv-web/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[web]" "pytest>=8.3"
 	@touch $@
 
 # torch comes first and pinned: left to the dependency resolver it may bring gigabytes of CUDA libraries.

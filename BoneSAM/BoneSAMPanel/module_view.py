@@ -16,10 +16,10 @@ from BoneSAMLib.node_settings_store import NodeSettingsStore
 from BoneSAMLib.node_volume_source import NodeVolumeSource
 from BoneSAMLib.panel import Message, Panel
 from BoneSAMLib.presenter import Presenter
+from BoneSAMLib.scene.mask_preview import MaskPreview
+from BoneSAMLib.scene.prompt_markups import PromptMarkups
 from BoneSAMLib.session_cache import OpenSegmenter, open_segmenter
 from BoneSAMLib.volume import Float3
-from BoneSAMLib.web.mask_preview import MaskPreview
-from BoneSAMLib.web.prompt_markups import PromptMarkups
 from BoneSAMPanel.hand_editing import HandEditing
 from BoneSAMPanel.main_thread import MainThread
 from BoneSAMPanel.panel_view import PanelView

@@ -10,7 +10,7 @@ from BoneSAMLib.volume import Volume
 
 
 def ct(array, spacing=(1.0, 1.0, 1.0)):
-    """A volume whose values v are seen as v / 1000 by the network, with axes to L, P and I: as on the screen."""
+    """A volume whose values v are seen as v / 1000 by the network; axes to L, P and I, as on the screen."""
     affine = np.diag([*np.negative(spacing), 1.0])
     return Volume((np.asarray(array) * 1.5 - 250).astype(np.float32), affine, modality="CT")
 

@@ -220,7 +220,17 @@ def test_thick_slices_are_neighbors_in_the_scan():
 def test_unlabelled_scans_give_regions_of_similar_brightness():
     scan = partial_scan()
     subject = Subject(
-        "scan", "made up", "train", "unlabelled", "MR", scan.spacing, False, scan.slicing, {}, [], image=scan.image
+        "scan",
+        "made up",
+        "train",
+        "unlabelled",
+        "MR",
+        scan.spacing,
+        False,
+        scan.slicing,
+        {},
+        [],
+        image=scan.image,
     )
     for sample in draw(subject, 4, unlabelled=1.0):
         target = sample["target"][0] == 1

@@ -255,7 +255,7 @@ def test_weights_that_cannot_be_begun_with(store, begun, tmp_path):
         trainer_from(store, tmp_path, torn)
     other = tmp_path / "other.safetensors"
     save_file({"image_encoder.pos_embed": torch.zeros(3)}, other)
-    with pytest.raises(BoneSAMError, match="Nothing in .* fits"):
+    with pytest.raises(BoneSAMError, match=r"Nothing in .* fits"):
         trainer_from(store, tmp_path, other)
 
 
