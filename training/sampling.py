@@ -87,7 +87,7 @@ class Sampler:
             return self._superpixel()
         bones = [t for t in subject.targets if subject.tissues[t.label] in ("bone", "tooth")]
         mode = OBJECT
-        if rng.random() < self.mixture.all_bones:
+        if not subject.partial and rng.random() < self.mixture.all_bones:
             mode = ALL_BONES
         elif subject.kind == "labels" and rng.random() < self.mixture.anything:
             mode = ANYTHING
@@ -140,9 +140,6 @@ class Sampler:
         else:
             stack, cube, masks, cube_labels = self._real(planes, cube_grid)
             is_ct = subject.modality == "CT"
-        # What is black shows no bone, annotated or not; to be judged before it is inverted or brightened.
-        black = stack[[1, 4]] < 0.02
-        cube_black = None if cube is None else cube < 0.02
         degrade(stack, cube, subject.kind == "labels", is_ct, rng)
         if flat_image:
             stack = stack[[1, 1, 1, 4, 4, 4]]  # in use, all three channels are the one image, noise included
@@ -155,8 +152,6 @@ class Sampler:
         if mode != ALL_BONES and not truth.any() and rng.random() < 0.8:
             return None
         weight = np.ones_like(truth)
-        if mode == ALL_BONES and subject.partial:
-            weight = truth | black
         if blanked is not None:
             weight = weight & ~blanked
         scale = INPUT_SIZE / width
@@ -176,7 +171,7 @@ class Sampler:
             "cube_plane": cube_plane.astype(np.float32),
             "mode": mode,
             "flat": int(flat),
-            **self._cube_truth(None if flat_image else cube, cube_black, cube_labels, target, mode),
+            **self._cube_truth(None if flat_image else cube, cube_labels, target, mode),
         }
 
     def _slice_box(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -188,20 +183,19 @@ class Sampler:
     def _cube_truth(
         self,
         cube: NDArray[np.float32] | None,
-        black: NDArray[np.bool_] | None,
         labels: NDArray[Any] | None,
         target: Target,
         mode: int,
     ) -> dict[str, Any]:
         """The cube and what is bone and target in it; blank where the sample has none."""
-        if cube is None or black is None or labels is None:
+        if cube is None or labels is None:
             blank = np.zeros((CUBE_SIZE,) * 3, np.uint8)
             return {"cube": blank.astype(np.float16), "cube_bone": blank, "cube_target": blank, "has_cube": 0}
         bone = self._is_bone(labels).astype(np.uint8)
         meant = bone if mode == ALL_BONES else (labels == target.label).astype(np.uint8)
         if self.subject.partial:
-            bone = np.where((bone == 0) & ~black, UNKNOWN, bone).astype(np.uint8)
-            meant = bone if mode == ALL_BONES else meant
+            # Its bones alone, without anything that is known to be none, taught "all of an MR is bone".
+            bone = np.full_like(bone, UNKNOWN)
         return {"cube": cube.astype(np.float16), "cube_bone": bone, "cube_target": meant, "has_cube": 1}
 
     def _slice_positions(
@@ -358,7 +352,7 @@ class Sampler:
             "cube_plane": np.zeros(2, np.float32),
             "mode": mode,
             "flat": 1,
-            **self._cube_truth(None, None, None, target, mode),
+            **self._cube_truth(None, None, target, mode),
         }
 
     def _shadow(
@@ -409,5 +403,5 @@ class Sampler:
             "cube_plane": np.zeros(2, np.float32),
             "mode": ANYTHING,
             "flat": 1,
-            **self._cube_truth(None, None, None, Target(0, "", (0, 0, 0), (0, 0, 0), False), ANYTHING),
+            **self._cube_truth(None, None, Target(0, "", (0, 0, 0), (0, 0, 0), False), ANYTHING),
         }
