@@ -3,9 +3,8 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -16,13 +15,11 @@ from rich.table import Table
 
 from BoneSAMLib.description import describe_volume
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.prompts import Box, Point, parse_box, parse_point
+from BoneSAMLib.many_bones import group_prompts, segment_everything, segment_prompted
+from BoneSAMLib.prompts import parse_box, parse_point
 from BoneSAMLib.report import ReportedBone, overlay_sheet, write_report
-from BoneSAMLib.volume import Float3, Int3, Volume
-from BoneSAMLib.writing import SegmentInfo, distinct_color, write_mask
-
-if TYPE_CHECKING:
-    from BoneSAMLib.session import Session
+from BoneSAMLib.volume import Volume
+from BoneSAMLib.writing import SegmentInfo, write_mask
 
 __all__ = ["app", "main"]
 
@@ -40,19 +37,6 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; the console script `bonesam`."""
     app()
-
-
-@dataclass
-class BonePrompts:
-    """What the user drew and clicked to mean one bone."""
-
-    box: Box | None = None
-    points: list[Point] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        parts = [] if self.box is None else [f"box {self.box}"]
-        parts += [f"{'point' if point.positive else 'not'} {point}" for point in self.points]
-        return ", ".join(parts)
 
 
 @app.command()
@@ -142,9 +126,9 @@ def segment(
             start = time.perf_counter()
             session = Segmenter(device=device, weights=weights).open(volume)
             if everything:
-                labels, found = _segment_everything(session, progress)
+                labels, found = segment_everything(session, progress)
             else:
-                labels, found = _segment_prompted(session, volume, bones, not two_d_only, progress)
+                labels, found = segment_prompted(session, volume, bones, not two_d_only, progress)
             seconds = time.perf_counter() - start
             progress(1.0, "Writing")
             segments = [SegmentInfo(bone.value, bone.name, bone.color) for bone in found]
@@ -177,92 +161,6 @@ def info(
         for name, value in describe_volume(volume).items():
             table.add_row(name, value)
         Console(highlight=False).print(table)
-
-
-def group_prompts(volume: Volume, boxes: Sequence[Box], points: Sequence[Point]) -> list[BonePrompts]:
-    """Which boxes and points mean which bone, in the order of the label values, by the rules of `segment`.
-
-    Raises:
-        BoneSAMError: a prompt lies outside of the volume, or a negative point belongs to no bone.
-    """
-    boxed = [BonePrompts(box) for box in boxes]
-    regions = [box.to_ijk(volume) for box in boxes]
-    clicked: list[BonePrompts] = []
-    for point in sorted(points, key=lambda point: not point.positive):
-        position = point.to_ijk(volume)
-        around = [n for n, region in enumerate(regions) if _contains(region, position)]
-        if not point.positive:
-            meant = [boxed[n] for n in around] + clicked
-            if not meant:
-                raise BoneSAMError(
-                    f"The negative point {point} belongs to no bone: put it inside a box, or add a --point."
-                )
-        elif around:
-            meant = [boxed[min(around, key=lambda n: _voxels(regions[n]))]]
-        else:
-            meant = [BonePrompts()]
-            clicked += meant
-        for bone in meant:
-            bone.points.append(point)
-    return boxed + clicked
-
-
-def _contains(region: tuple[Int3, Int3], position: Float3) -> bool:
-    """Whether a voxel region holds the position; a region one voxel thin is followed along that axis."""
-    return all(
-        low == high or low - 0.5 <= x <= high + 0.5 for low, high, x in zip(*region, position, strict=True)
-    )
-
-
-def _voxels(region: tuple[Int3, Int3]) -> int:
-    return int(np.prod([high - low + 1 for low, high in zip(*region, strict=True)]))
-
-
-def _segment_prompted(
-    session: "Session",
-    volume: Volume,
-    bones: Sequence[BonePrompts],
-    depth_attention: bool,
-    progress: Callable[[float, str], None],
-) -> tuple[NDArray[Any], list[ReportedBone]]:
-    """Labels [k, j, i] with one value per bone, and the bones."""
-    labels = np.zeros(volume.shape, np.min_scalar_type(len(bones)))
-    found: list[ReportedBone] = []
-    for value, bone in enumerate(bones, start=1):
-
-        def whole_progress(fraction: float, text: str, done: int = value - 1) -> None:
-            progress((done + fraction) / len(bones), f"Bone {done + 1}: {text}")
-
-        result = session.segment(
-            box=bone.box, points=bone.points, depth_attention=depth_attention, progress=whole_progress
-        )
-        confidences = np.array([-1.0, *(earlier.confidence for earlier in found)])
-        rivals = labels[result.mask]
-        labels[result.mask] = np.where(confidences[rivals] >= result.confidence, rivals, value)
-        found.append(
-            ReportedBone(
-                value,
-                f"Bone {value}",
-                distinct_color(value),
-                result.confidence,
-                str(bone),
-                result.slice_confidence,
-                result.review,
-            )
-        )
-    return labels, found
-
-
-def _segment_everything(
-    session: "Session", progress: Callable[[float, str], None]
-) -> tuple[NDArray[Any], list[ReportedBone]]:
-    """Labels [k, j, i] with one value per connected bone, and the bones."""
-    result = session.segment_all(progress=progress)
-    found = [
-        ReportedBone(value, f"Bone {value}", distinct_color(value), confidence, "none")
-        for value, confidence in result.confidence.items()
-    ]
-    return result.labels, found
 
 
 def _check_destination(path: Path | None, endings: tuple[str, ...], source: Path) -> None:

@@ -49,9 +49,9 @@ class Engine(Protocol):
 
 
 class OnnxEngine:
-    """ONNX Runtime on all cores, or on a CUDA device when onnxruntime-gpu finds one."""
+    """ONNX Runtime on `threads` cores (None: all), or on a CUDA device when onnxruntime-gpu finds one."""
 
-    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto", threads: int | None = None) -> None:
         check_device(device)
         import onnxruntime
 
@@ -61,6 +61,7 @@ class OnnxEngine:
         self.device = "cuda" if has_cuda and device != "cpu" else "cpu"
         self._may_fall_back = device != "cuda"
         self._bundle = bundle
+        self._threads = threads or os.cpu_count() or 1
 
     def encode(self, slices: Array) -> tuple[Array, Array]:
         """As in `Engine`."""
@@ -114,7 +115,7 @@ class OnnxEngine:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = os.cpu_count() or 1
+        options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
         providers: Sequence[str] = [CUDA, CPU] if self.device == "cuda" else [CPU]
         try:

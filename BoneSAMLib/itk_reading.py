@@ -38,13 +38,16 @@ def quiet_itk() -> Iterator[None]:
         yield
 
 
-def read_with_itk(path: Path, modality: Modality | None = None) -> Volume:
+def read_with_itk(path: Path, modality: Modality | None = None, image_io: str = "") -> Volume:
     """Read one NRRD (.nrrd, .nhdr) or MetaImage (.mha, .mhd) file.
+
+    `image_io` is ITK's name of the format, for a file whose own name does not say it.
 
     Raises:
         BoneSAMError: damaged or incomplete, several volumes, or several values per voxel.
     """
     reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO(image_io)
     reader.SetFileName(str(path))
     try:
         with quiet_itk():

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
+from weakref import ref
 
 import numpy as np
 from scipy import ndimage
@@ -58,15 +59,18 @@ class MaskRequest:
             return self._finished(shown, start)
         session = self._session(cache)
         box = prompts.box.to_box(self.volume) if isinstance(prompts.box, OrientedBox) else prompts.box
+        earlier = self._earlier(cache, session)
+        # Those of a bone that was accepted are no longer drawn, and still hold.
+        known = () if earlier is None or isinstance(earlier, np.ndarray) else earlier.points
         result = session.segment(
             box=box,
-            points=prompts.points,
-            mask=self._earlier(),
+            points=(*(point for point in known if point not in prompts.points), *prompts.points),
+            mask=earlier,
             depth_attention=self.settings.depth_attention,
             progress=job.report,
             cancel=job,
         )
-        return self._outcome(result, prompts, start)
+        return self._outcome(result, prompts, session, start)
 
     def segment_all(self, cache: SessionCache, job: Job) -> Outcome:
         """Every bone; the outcome has one `Found` each, largest first."""
@@ -115,34 +119,58 @@ class MaskRequest:
         result = session.segment(
             bone=text, depth_attention=self.settings.depth_attention, progress=job.report, cancel=job
         )
-        outcome = self._outcome(result, Prompts(), start)
+        outcome = self._outcome(result, Prompts(), session, start)
         return replace(outcome, bones=tuple(replace(bone, name=text) for bone in outcome.bones))
 
     def _session(self, cache: SessionCache) -> SessionLike:
         return cache.session(self.key, self.volume, self.settings.device, self.settings.weights)
 
-    def _needs_no_network(self, shown: Outcome) -> bool:
-        """Whether only the post-processing has changed since the shown mask was made."""
-        return shown.recipe is not None and shown.recipe.depth_attention == self.settings.depth_attention
+    def _needs_no_network(self, outcome: Outcome) -> bool:
+        """Whether only the post-processing has changed since the outcome was made."""
+        recipe = outcome.recipe
+        return recipe is not None and recipe.depth_attention == self.settings.depth_attention
 
-    def _earlier(self) -> Any:
+    def _earlier(self, cache: SessionCache, session: SessionLike) -> Any:
         """What the new prompts correct: a session's result, a mask, or None to begin from nothing."""
-        shown = self.step.outcome
+        shown, base = self.step.outcome, self.step.base
         continues = (
             shown is not None
             and self._needs_no_network(shown)
             and bool(shown.prompts)
             and self.step.prompts.include(shown.prompts)
         )
-        if shown is not None and continues and shown.result is not None:
+        if shown is not None and continues and shown.is_of(session):
             return replace(shown.result, mask=shown.raw.to_array())
-        if self.step.base is not None:
-            return self.step.base.to_array()
+        if base is not None:
+            accepted = cache.accepted(base, session)
+            if accepted is not None and self._may_go_on(accepted):
+                return self._going_on(accepted)
+            return base.to_array()
         if shown is not None and continues and not shown.raw.is_empty:
             return shown.raw.to_array()
         return None
 
-    def _outcome(self, result: ResultLike, prompts: Prompts, start: float) -> Outcome:
+    def _may_go_on(self, accepted: Outcome) -> bool:
+        """Whether the network's answer is what was accepted, or becomes so by smoothing it again as before.
+
+        Parts that post-processing took away would come back with it.
+        """
+        if not self._needs_no_network(accepted):
+            return False
+        now = self.settings
+        only_smoothed = accepted.recipe == now.recipe and not (now.keep_inside or now.remove_small_islands)
+        return accepted.mask == accepted.raw or only_smoothed
+
+    def _going_on(self, accepted: Outcome) -> Any:
+        """The accepted bone's result, whose points are not in the way of the new ones."""
+        new = self.step.prompts.points
+        places = {replace(point, positive=True) for point in new}
+        points = tuple(
+            point for point in accepted.result.points if replace(point, positive=True) not in places
+        )
+        return replace(accepted.result, mask=accepted.raw.to_array(), points=points)
+
+    def _outcome(self, result: ResultLike, prompts: Prompts, session: SessionLike, start: float) -> Outcome:
         review = tuple(ReviewSlice(int(n), float(result.slice_confidence[n])) for n in result.review)
         raw = CroppedMask.from_array(result.mask)
         # `raw` holds the mask; here it would keep the whole grid in memory once more.
@@ -159,6 +187,7 @@ class MaskRequest:
             prompts=prompts,
             recipe=self.settings.recipe,
             result=kept,
+            session=ref(session),
         )
         return self._finished(outcome, start)
 

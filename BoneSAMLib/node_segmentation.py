@@ -92,7 +92,8 @@ def segment(
             codes for it, and a new segment its color. Without box and points it says which bone to look for,
             with weights that understand text.
         segmentationNode: None for a new one, under the transform of the volume.
-        segmentId: the segment to be replaced. Given points and no box, they correct it. None for a new one.
+        segmentId: the segment to be replaced. Given points and no box, they correct it; with `cache`, points
+            of the calls that made it still hold, as long as nobody else changed it. None for a new one.
         device: "auto", "cpu" or "cuda".
         progress: called with a fraction, 0 to 1, and a word. It may raise `Cancelled` to stop.
         weights: folder of a bundle; "" for the bundled weights.
@@ -138,6 +139,8 @@ def segment(
         )
     _requireUnchanged(source, key)
     segmentId = _write(outcome.mask, bone, store, segmentId, source)
+    if cache is not None:
+        cache.keep(outcome)
     review = tuple(place.index for place in outcome.review)
     return SegmentedBone(store.segmentationNode, segmentId, outcome.confidence, review, outcome.review_axis)
 

@@ -3,12 +3,16 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import ReferenceType
+
+import numpy as np
 
 from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.oriented_box import AnyBox
 from BoneSAMLib.panel import ReviewSlice
 from BoneSAMLib.prompts import Point
 from BoneSAMLib.settings import Recipe
+from BoneSAMLib.volume import Float3, Volume
 
 __all__ = ["LIMIT", "Found", "History", "Outcome", "Prompts", "Step"]
 
@@ -56,6 +60,7 @@ class Outcome:
         prompts: that it answers.
         recipe: it was made by; None once volume or weights have changed.
         result: the session's own result without its mask, for the next correction; None if no longer kept.
+        session: the one that made `result`: no other can go on from it. Its embeddings are not kept by this.
     """
 
     mask: CroppedMask
@@ -68,6 +73,22 @@ class Outcome:
     prompts: Prompts
     recipe: Recipe | None
     result: Any = None
+    session: ReferenceType[Any] | None = None
+
+    def is_of(self, session: object) -> bool:
+        """Whether `session` can go on from `result`."""
+        return self.result is not None and self.session is not None and self.session() is session
+
+    def middle_of_slice(self, index: int, volume: Volume) -> Float3:
+        """Where (R, A, S in mm) the mask is in slice `index` along `review_axis` of its volume."""
+        found = np.argwhere(self.mask.crop)[:, ::-1] + self.mask.start_ijk
+        inside = found[found[:, self.review_axis] == index]
+        # Slices of a mask with a gap have no voxels of their own.
+        i, j, k = (inside if len(inside) else found).mean(0)
+        place = [i, j, k]
+        place[self.review_axis] = index
+        r, a, s = (float(value) for value in volume.ijk_to_ras[:3] @ [*place, 1.0])
+        return r, a, s
 
     def outdated(self) -> "Outcome":
         """The same mask, no longer to be built upon."""

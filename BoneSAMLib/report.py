@@ -26,7 +26,7 @@ from BoneSAMLib.intensity import intensity_window, normalize
 from BoneSAMLib.volume import Volume
 from BoneSAMLib.writing import Color, SegmentInfo, distinct_color, open_complete
 
-__all__ = ["ReportedBone", "overlay_sheet", "write_report"]
+__all__ = ["ReportedBone", "overlay_sheet", "thumbnail", "write_report"]
 
 _MAX_SLICES = 24
 _MAX_REVIEW_PER_BONE = 4
@@ -84,6 +84,31 @@ def overlay_sheet(
     image = _Sheet(volume, labels, segments).contact_sheet()
     with open_complete(Path(path)) as file:
         image.save(file, format="PNG")
+
+
+def thumbnail(
+    volume: Volume,
+    labels: NDArray[Any],
+    segments: Sequence[SegmentInfo] = (),
+    index: int | None = None,
+    long_side: int = 260,
+) -> Image.Image:
+    """One slice with the bones outlined, `long_side` pixels high or wide.
+
+    Args:
+        volume: the scan.
+        labels: shape [k, j, i] like `volume.array`; 0 is background.
+        segments: names and colors; other labels get a number and a color of their own.
+        index: of the slice, along the volume's through-plane axis; None for the one with the most bone.
+
+    Raises:
+        BoneSAMError: the shapes differ.
+    """
+    sheet = _Sheet(volume, labels, segments)
+    if index is None:
+        occupied = sheet.occupied_slices() or [volume.size[sheet.axis] // 2]
+        index = max(occupied, key=lambda one: np.count_nonzero(sheet.turned(labels, one)))
+    return sheet.tile(index, sheet.window(), long_side)
 
 
 def write_report(

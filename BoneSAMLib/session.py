@@ -22,14 +22,17 @@ class Segmenter:
     Args:
         device: "auto" takes CUDA where onnxruntime-gpu finds it, else the CPU; or "cpu", "cuda".
         weights: folder of a bundle; None for the bundled weights.
+        threads: how many the network computes on; None for one per core.
 
     Raises:
         BoneSAMError: unknown or missing device, missing or damaged weights.
     """
 
-    def __init__(self, device: str = "auto", weights: str | Path | None = None) -> None:
+    def __init__(
+        self, device: str = "auto", weights: str | Path | None = None, threads: int | None = None
+    ) -> None:
         self.bundle: Bundle = open_bundle(weights)
-        self.engine: Engine = OnnxEngine(self.bundle, device)
+        self.engine: Engine = OnnxEngine(self.bundle, device, threads)
 
     def open(self, volume: Volume) -> "Session":
         """Start working on a volume. Nothing is computed yet.

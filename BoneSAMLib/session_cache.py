@@ -1,15 +1,20 @@
 """The network and the one open session, made when first needed and dropped when they no longer fit."""
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.interfaces import SegmenterLike, SessionLike
+from BoneSAMLib.prompt_history import Outcome
 from BoneSAMLib.volume import Volume
 
 __all__ = ["OpenSegmenter", "SessionCache", "VolumeKey", "open_segmenter"]
 
 OpenSegmenter = Callable[[str, str], SegmenterLike]
+# A session's own result takes up to 64 kB a slice.
+_ACCEPTED = 3
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ def open_segmenter(device: str, weights: str) -> SegmenterLike:
 
 
 class SessionCache:
-    """Slow to fill: on the worker thread. `drop_session` may be called on any thread."""
+    """Slow to fill: on the worker thread. `keep` and `drop_session` may be called on any thread."""
 
     def __init__(self, open_segmenter: OpenSegmenter) -> None:
         self._open = open_segmenter
@@ -41,6 +46,7 @@ class SessionCache:
         self._made_for: tuple[str, str] | None = None
         self._session: SessionLike | None = None
         self._key: tuple[VolumeKey, str, str] | None = None
+        self._accepted: deque[Outcome] = deque(maxlen=_ACCEPTED)
 
     def load(self, device: str, weights: str) -> SegmenterLike:
         """Load a network, even again: its files may have changed. After an error the old one stays."""
@@ -65,9 +71,26 @@ class SessionCache:
         session = segmenter.open(volume)
         with self._lock:
             self._session, self._key = session, wanted
+            self._accepted.clear()
         return session
 
+    def keep(self, outcome: Outcome) -> None:
+        """An outcome was accepted: its mask is a segment's now. The last few are kept with their session."""
+        if outcome.result is not None:
+            with self._lock:
+                self._accepted.append(outcome)
+
+    def accepted(self, mask: CroppedMask, session: SessionLike) -> Outcome | None:
+        """The outcome of `session` that was accepted with exactly this mask, if it is kept.
+
+        Looked up by the mask, so that a segment that was changed by whatever means finds nothing.
+        """
+        with self._lock:
+            kept = list(self._accepted)
+        return next((one for one in reversed(kept) if one.is_of(session) and one.mask == mask), None)
+
     def drop_session(self) -> None:
-        """Forget the embeddings, which take hundreds of megabytes."""
+        """Forget the embeddings, which take hundreds of megabytes, and what was accepted."""
         with self._lock:
             self._session, self._key = None, None
+            self._accepted.clear()

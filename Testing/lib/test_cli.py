@@ -9,8 +9,9 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
-from BoneSAMLib.cli import app, group_prompts
+from BoneSAMLib.cli import app
 from BoneSAMLib.errors import BoneSAMError
+from BoneSAMLib.many_bones import group_prompts
 from BoneSAMLib.prompts import Box, Point
 from BoneSAMLib.volume import Volume
 

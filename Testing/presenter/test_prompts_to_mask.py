@@ -229,7 +229,7 @@ def test_history_is_bounded_and_old_steps_still_correct(desk):
     for n in range(LIMIT + 20):
         desk.presenter.add_point(inside(10 + n / 100, 9, 7))
         desk.run()
-    history = desk.presenter._history
+    history = desk.presenter._bone.history
     assert len(history) == LIMIT
     assert sum(step.outcome is not None and step.outcome.result is not None for step in history) <= 8
     steps = 0
@@ -246,7 +246,7 @@ def test_history_is_bounded_and_old_steps_still_correct(desk):
 def test_results_in_the_history_do_not_hold_whole_masks(desk):
     desk.presenter.set_box(BONE)
     desk.run()
-    kept = desk.presenter._history.current.outcome.result.mask
+    kept = desk.presenter._bone.history.current.outcome.result.mask
     assert kept.shape == SHAPE
     assert kept.base.size == 1
 

@@ -20,7 +20,7 @@ from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.panel import Action, State, Tool, Work
 from BoneSAMLib.prompt_history import LIMIT
 from BoneSAMLib.prompts import Box, Point
-from Testing.presenter.fakes import SHAPE, Desk, FakeSource
+from Testing.presenter.fakes import SHAPE, Desk, FakeResult, FakeSource
 
 SEQUENCES = 200
 # Rules are picked evenly: without these odds the volume would be gone most of the time.
@@ -83,7 +83,14 @@ class AnyOrder(RuleBasedStateMachine):
         identifier = data.draw(st.sampled_from(sorted(self.kept)))
         self.act("cancel")
         self.act("select_segment", identifier)
+        ready, asked = self.presenter.panel.state == State.READY, len(self.desk.segmenter.asked)
         self.draw(points, finish=True)
+        if ready and self.presenter.panel.correcting and len(self.desk.segmenter.asked) == asked + 1:
+            start = self.desk.segmenter.asked[-1][2]
+            known = isinstance(start, FakeResult)
+            before = self.kept[self.presenter.panel.active_segment].to_array()
+            assert np.array_equal(start.mask if known else start, before)
+            self.reached["corrected from the accepted answer" if known else "corrected from the mask"] += 1
         if edited:
             self.edit_by_hand(identifier)
             before = self.kept[identifier]
@@ -310,7 +317,7 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def the_view_is_up_to_date(self):
         assert self.view.panel == self.presenter.panel
-        outcome = self.presenter._history.current.outcome
+        outcome = self.presenter._bone.history.current.outcome
         mask = None if outcome is None or outcome.mask.is_empty else outcome.mask
         assert self.view.mask == mask
 
@@ -321,7 +328,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def history_is_bounded(self):
-        assert 1 <= len(self.presenter._history) <= LIMIT
+        assert 1 <= len(self.presenter._bone.history) <= LIMIT
 
     @invariant()
     def buttons_agree_with_the_state(self):
@@ -373,5 +380,13 @@ def test_any_order():
         ),
     )
     # Sequences that never got anywhere would prove nothing.
-    for event in ("new bone", "correction", "all bones", "undo and redo", "late answer"):
+    for event in (
+        "new bone",
+        "correction",
+        "corrected from the accepted answer",
+        "corrected from the mask",
+        "all bones",
+        "undo and redo",
+        "late answer",
+    ):
         assert AnyOrder.reached[event] >= SEQUENCES / 20, AnyOrder.reached

@@ -56,7 +56,7 @@ def test_the_presenter_gives_what_the_session_gives():
     desk.presenter.accept()
     desk.presenter.add_point(CLICKS[1])
     desk.run()
-    corrected = session.segment(points=CLICKS[1:], mask=masks[1])
+    corrected = session.segment(points=CLICKS, mask=expected[1])
     assert np.array_equal(desk.view.mask.to_array(), corrected.mask)
     desk.presenter.cancel()
     desk.presenter.segment_all()

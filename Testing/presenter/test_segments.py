@@ -33,7 +33,7 @@ def test_points_after_accept_correct_the_accepted_segment(accepted):
     accepted.presenter.add_point(beside(3, 3, 3))
     assert accepted.panel.correcting
     accepted.run()
-    assert accepted.segmenter.asked[-1][2].sum() == 125  # the segment's own mask
+    assert accepted.segmenter.asked[-1][2].mask.sum() == 125  # the segment's own mask
     corrected = accepted.view.mask
     assert accepted.contents()["Bone 1"] != corrected  # not before Accept
     accepted.presenter.add_point(inside(10, 9, 7))

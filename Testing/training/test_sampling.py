@@ -6,7 +6,6 @@ from scipy.spatial import ConvexHull
 
 from BoneSAMLib.model.prompt_encoder import INPUT_SIZE
 from Testing.training.spheres import FAT, LARGE, THIN, anatomy, partial_scan
-from training import sampling
 from training.sampling import ALL_BONES, ANYTHING, CUBE_SIZE, OBJECT, UNKNOWN, Mixture, Sampler, draw_sample
 from training.store import Subject, Target
 
