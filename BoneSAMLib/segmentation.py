@@ -11,7 +11,7 @@ from BoneSAMLib.components import bounding_box, numbered, without_specks
 from BoneSAMLib.errors import BoneSAMError, Cancelled
 from BoneSAMLib.prompt_tokens import Clicks, SlicePrompts
 from BoneSAMLib.prompts import Box, Point
-from BoneSAMLib.region import Array, Region, SliceFrame, Vector
+from BoneSAMLib.region import PIXELS, Array, Region, SliceFrame, Vector
 from BoneSAMLib.result import AllBones, Mask, Result, Stack
 from BoneSAMLib.slice_decoder import BATCH, SliceDecoder
 from BoneSAMLib.volume import Int3, Volume
@@ -25,6 +25,10 @@ MOST_CONTEXT = (
 SMALLEST_WIDTH = 12  # of a region, in voxels
 CLICK_SCALES = (0.18, 0.32, 0.6)  # widths tried for a click alone, in parts of the slice
 CORRECTION_REACH = 48.0  # region pixels along the stack over which a correction is redone
+CARRIED_MARGIN = 1.3  # of the regions in which a bone is followed
+EDGE = 16  # region pixels: a bone that comes nearer to the edge is followed in another region
+SMALLEST_SIDE = 56  # region pixels: so does one that has become smaller
+MOST_GROWTH = 3.0  # of a region while a bone is followed: a mask that leaks must not end as the whole scan
 LOGIT_SIZE = 128
 NOTHING = -8.0  # logit of what was never looked at
 SMALLEST_PART = 0.1  # of the largest component: smaller ones are specks beside the bone
@@ -143,34 +147,50 @@ class Segmentation:
         """
         begin = self.done
         self.stage = (begin, begin)
-        region = self.region_of(low, high, margin=1.3)
-        logits, _ = self.decode(region, np.array([seed]), SlicePrompts(clicks, (low, high), seed))
-        found: dict[int, Array] = {seed: logits[0, 0]}
-        last = {1: seed, -1: seed}  # where the bone was seen last, by direction
-        # Small steps keep the last mask similar: a tenth of the region, at most half a batch.
-        steps = int(np.clip(0.1 * region.width / self.frame.spacing[2], 1, BATCH // 2))
-        while last:
-            for direction, at in list(last.items()):
+        start = self.region_of(low, high, margin=CARRIED_MARGIN)
+        logits, _ = self.decode(start, np.array([seed]), SlicePrompts(clicks, (low, high), seed))
+        box = self.faces_of(start, np.array([seed]), logits[:, 0])
+        if box is None:
+            return self.in_box(low, high, clicks)
+        found = {seed: box}
+        fronts = dict.fromkeys((1, -1), (seed, start, logits[0, 0]))
+        while fronts:
+            for direction, (at, region, plane) in list(fronts.items()):
+                if region.width <= MOST_GROWTH * start.width:
+                    region, plane = self.followed(region, plane, found[at])
+                # Small steps keep the last mask similar: a tenth of the region, at most half a batch.
+                steps = int(np.clip(0.1 * region.width / self.frame.spacing[2], 1, BATCH // 2))
                 indices = at + direction * np.arange(1, steps + 1)
                 indices = indices[(indices >= 0) & (indices < self.frame.size[2])]
-                box = self.faces_of(region, np.array([at]), found[at][None])
-                if not len(indices) or box is None:
-                    del last[direction]
+                del fronts[direction]
+                if not len(indices):
                     continue
-                previous = np.repeat(_pooled(found[at][None]), len(indices), axis=0)
-                logits, _ = self.decode(region, indices, SlicePrompts(clicks, box, at), previous)
-                seen = (logits[:, 0] > 0).sum((1, 2)) >= 4
-                count = len(seen) if seen.all() else int(seen.argmin())
-                found.update(zip(indices[:count].tolist(), logits[:count, 0], strict=True))
-                last[direction] = int(indices[count - 1]) if count else at
-                if count < len(seen):
-                    del last[direction]
+                previous = np.repeat(_pooled(plane[None]), len(indices), axis=0)
+                logits, _ = self.decode(region, indices, SlicePrompts(clicks, found[at], at), previous)
+                for index, plane in zip(indices.tolist(), logits[:, 0], strict=True):
+                    box = self.faces_of(region, np.array([index]), plane[None])
+                    if box is None or (plane > 0).sum() < 4:
+                        break
+                    found[index] = box
+                else:
+                    fronts[direction] = (index, region, plane)
             # How far it goes is unknown; the fraction nears a half.
             self.report(begin + (0.5 - begin) * len(found) / (len(found) + 20), "following the bone")
         self.stage = (0.5, 1.0)
-        indices = np.array(sorted(found))
-        planes = np.stack([found[index] for index in indices.tolist()])
-        return self.in_box_of(region, indices, planes, clicks) or self.in_box(low, high, clicks)
+        lows, highs = zip(*found.values(), strict=True)
+        return self.in_box(np.min(lows, axis=0), np.max(highs, axis=0), clicks, start)
+
+    def followed(self, region: Region, plane: Array, box: tuple[Vector, Vector]) -> tuple[Region, Array]:
+        """The region in which a bone with the `box` is carried on, and its last logits [128, 128] there.
+
+        Another one than the last where the bone nears its edge, or has become small in it.
+        """
+        places = region.to_pixels(np.stack(box))[:, :2]
+        inside = (places >= EDGE).all() and (places <= PIXELS - EDGE).all()
+        if inside and (places[1] - places[0]).max() >= SMALLEST_SIDE:
+            return region, plane
+        other = self.region_of(*box, margin=CARRIED_MARGIN)
+        return other, region.to_region(plane[None], other, NOTHING)[0]
 
     def in_box(self, low: Vector, high: Vector, clicks: Clicks, known: Region | None = None) -> Stack:
         """All slices of a 3D box, a little beyond its ends; in a region that is `known` if that suits."""
@@ -214,22 +234,33 @@ class Segmentation:
             if _thin_axis(low_ijk, high_ijk) is None or self.volume.is_projection:
                 low, high = self.faces(low_ijk, high_ijk)
         low, high = _including(low, high, clicks)
+        before = stack
         stack = self.extended(stack, low, high)
+        # Beyond the earlier box nothing was looked for, even where it was looked at.
+        unseen = ~np.isin(stack.indices, before.indices)
+        unseen |= (stack.indices < before.low[2]) & (low[2] < before.low[2])
+        unseen |= (stack.indices > before.high[2]) & (high[2] > before.high[2])
         # Without a new click everything is seen again, with the mask as its prompt.
-        redone = np.full(len(stack.indices), not new.any())
+        redone = unseen | (not new.any())
         for w in clicks.places[new, 2]:
             reach = max(CORRECTION_REACH / (self.frame.spacing[2] * stack.region.scale), 0.5)
             redone |= np.abs(stack.indices - w) <= reach
+        previous = _pooled(stack.logits)
+        previous[unseen] = 0.0  # no mask is known there, which is not to know that there is none
         logits, iou = self.decode(
-            stack.region, stack.indices[redone], self.boxed(low, high, clicks), _pooled(stack.logits[redone])
+            stack.region, stack.indices[redone], self.boxed(low, high, clicks), previous[redone]
         )
         stack.logits[redone], stack.iou[redone] = logits[:, 0], iou[:, 0]
         return self.result(stack, points, earlier, redone)
 
     def extended(self, stack: Stack, low: Vector, high: Vector) -> Stack:
         """A copy that holds all slices of the box from `low` to `high`, over a region that holds it too."""
-        first = min(stack.first, max(0, int(np.ceil(low[2]))))
-        last = max(int(stack.indices[-1]), min(self.frame.size[2] - 1, int(np.floor(high[2]))))
+        first, last = stack.first, int(stack.indices[-1])
+        beyond_first, beyond_last = self.boxed(low, high, Clicks.none()).reach(self.frame)
+        if low[2] < stack.low[2]:
+            first = min(first, beyond_first)
+        if high[2] > stack.high[2]:
+            last = max(last, beyond_last)
         indices = np.arange(first, last + 1)
         region = stack.region if stack.region.contains(low, high) else self.region_of(low, high)
         logits = np.full((len(indices), LOGIT_SIZE, LOGIT_SIZE), NOTHING, np.float32)

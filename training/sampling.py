@@ -31,6 +31,7 @@ class Mixture:
     unlabelled: float = 0.04
     radiograph: float = 0.14  # of the synthetic ones
     all_bones: float = 0.15
+    whole_slices: float = 0.5  # of those with all bones: the view that a session without prompts has
     anything: float = 0.12  # any structure, or a superpixel, instead of a bone
     two_dimensional_box: float = 0.2
     cut_out: float = 0.06  # part of the image blanked, as by a field of view or a collimator
@@ -115,8 +116,13 @@ class Sampler:
             width = min(width, float(1.05 * (subject.size * subject.spacing).max()))
         width = max(width, 12 * float(subject.spacing.min()))
         center = (low + high) / 2
+        whole = mode == ALL_BONES and rng.random() < self.mixture.whole_slices
         slack = np.maximum(width - (high - low)[:2], 0.1 * width)
         center[:2] += rng.uniform(-0.42, 0.42, 2) * slack
+        if whole:
+            extents = (np.abs(frame.axes).T @ (subject.size * subject.spacing)) * frame.scale
+            width = float(extents[:2].max() * rng.uniform(0.95, 1.05))
+            center[:2] = frame.from_voxels(((subject.size - 1) / 2)[None])[0, :2]
         step, slices = self._slice_positions(low[2], high[2], width, frame, flat_image)
         if subject.kind == "labels" and not flat_image and rng.random() < self.mixture.radiograph:
             return self._radiograph(target, mode, frame, center, width, low, high)

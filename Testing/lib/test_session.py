@@ -685,3 +685,47 @@ def test_attention_maps_show_the_same_slice_as_the_image(spacing, rotation):
     engine.in_image.clear()
     session.segment_all()
     assert np.median(engine.in_image) > 0.95
+
+
+# ------------------------------------------------------------------------------------- bones that run away
+
+
+def long_bone(center, radius):
+    """A bone along k, slices 6 to 111 of 120: its center (i) and radius by slice, in 1 mm voxels, as a CT."""
+    k, j, i = np.mgrid[:120, :140, :140]
+    truth = ((i - center(k)) ** 2 + (j - 70) ** 2 <= radius(k) ** 2) & (k > 5) & (k < 112)
+    array = np.where(truth, 1250, -250).astype(np.float32)
+    return Volume(array, np.diag([1.0, 1.0, 1.0, 1.0]), modality="CT"), truth
+
+
+LONG_BONES = {
+    "a shaft that widens threefold": (lambda k: 70, lambda k: np.clip(12 + (k - 70) * 1.3, 12, 38), 40),
+    "a rod that leaves its first region": (lambda k: 20 + 0.85 * k, lambda k: 10 + 0 * k, 60),
+}
+
+
+@pytest.mark.parametrize("prompt", ["box", "click"])
+@pytest.mark.parametrize("name", LONG_BONES)
+def test_a_bone_is_followed_where_it_widens_and_wanders(name, prompt):
+    center, radius, seed = LONG_BONES[name]
+    volume, truth = long_bone(center, radius)
+    i, r = int(center(np.array(seed))), int(radius(np.array(seed))) + 2
+    session = Session(volume, FakeEngine())
+    if prompt == "box":
+        mask = session.segment(box=Box.from_ijk((i - r, 70 - r, seed), (i + r, 70 + r, seed))).mask
+    else:
+        mask = session.segment(points=[Point.from_ijk((i, 70, seed))]).mask
+    assert_is(mask, truth, 0.95)
+    assert (mask & truth).sum() > 0.99 * truth.sum()
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_a_click_farther_along_the_bone_leaves_no_gap(as_array):
+    volume, truth = long_bone(lambda k: 70, lambda k: 12 + 0 * k)
+    session = Session(volume, FakeEngine())
+    half = session.segment(box=Box.from_ijk((56, 56, 5), (84, 84, 50)))
+    assert half.mask.any((1, 2)).sum() < 60
+    earlier = half.mask if as_array else half
+    mask = session.segment(points=[Point.from_ijk((70, 70, 105))], mask=earlier).mask
+    assert (mask & ~truth).sum() < 0.01 * truth.sum()
+    assert (mask & truth)[6:106].sum() > 0.99 * truth[6:106].sum()
