@@ -144,7 +144,8 @@ class Sampler:
         if subject.kind == "labels":
             stack, cube, masks, cube_labels, is_ct = self._synthesize(planes, cube_grid, width)
         else:
-            stack, cube, masks, cube_labels = self._real(planes, cube_grid)
+            across = int(np.abs(frame.axes[:, 2]).argmax())
+            stack, cube, masks, cube_labels = self._real(planes, cube_grid, width, across)
             is_ct = subject.modality == "CT"
         degrade(stack, cube, subject.kind == "labels", is_ct, rng)
         if flat_image:
@@ -261,13 +262,13 @@ class Sampler:
         stack += (np.float32(self.rng.choice([-0.4, 0.4, 1.0])) * blob)[None]
 
     def _real(
-        self, planes: NDArray[np.float32], cube_grid: NDArray[np.float32] | None
+        self, planes: NDArray[np.float32], cube_grid: NDArray[np.float32] | None, width: float, across: int
     ) -> tuple[Any, Any, Any, Any]:
-        stack = self._interpolate(planes)
+        stack = self._interpolate(planes, width / self.size, across)
         plane_labels, _ = self._gather(planes)
         cube, cube_labels = None, None
         if cube_grid is not None:
-            cube = self._interpolate(cube_grid)
+            cube = self._interpolate(cube_grid, width / CUBE_SIZE)
             cube_labels, _ = self._gather(cube_grid)
         return stack, cube, plane_labels, cube_labels
 
@@ -294,10 +295,21 @@ class Sampler:
             index += clipped
         return index, inside
 
-    def _interpolate(self, voxels: NDArray[np.floating]) -> NDArray[np.float32]:
-        coordinates = np.moveaxis(voxels[..., ::-1], -1, 0)
+    def _interpolate(
+        self, voxels: NDArray[np.floating], cell: float, across: int | None = None
+    ) -> NDArray[np.float32]:
+        """Brightness at voxel coordinates [..., 3] of samples `cell` mm apart.
+
+        As in use, a sample is the mean of the voxels that fall to it; not along the axis `across` slices.
+        """
+        factors = np.maximum(1, (cell / self.subject.spacing).astype(int))
+        factors = np.minimum(factors, self.subject.size)
+        if across is not None:
+            factors[across] = 1
+        coordinates = np.moveaxis(((voxels - (factors - 1) / 2) / factors)[..., ::-1], -1, 0)
+        image = self.subject.averaged(tuple(factors.tolist()))
         values: NDArray[np.float32] = ndimage.map_coordinates(
-            self.subject.image, coordinates, order=1, output=np.float32, mode="grid-constant"
+            image, coordinates, order=1, output=np.float32, mode="grid-constant"
         )
         return values / np.float32(255)
 
@@ -387,7 +399,7 @@ class Sampler:
             step = float(subject.spacing[subject.slicing.axis])
             middle[2] = np.rint(middle[2] / step) * step
         depths = middle[2] + np.array([-step, 0.0, step])
-        stack = self._interpolate(self._lattice(frame, middle, width, self.size, depths))
+        stack = self._interpolate(self._lattice(frame, middle, width, self.size, depths), width / self.size)
         parts = felzenszwalb(stack[1, ::2, ::2], scale=float(rng.uniform(20, 500)), sigma=0.5, min_size=24)
         parts = np.kron(parts, np.ones((2, 2), parts.dtype))
         values, counts = np.unique(parts[stack[1] > 0.02], return_counts=True)

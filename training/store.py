@@ -55,6 +55,19 @@ class Subject:
     labels: NDArray[Any] | None = None
     depth: NDArray[np.uint8] | None = None
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    _averages: dict[tuple[int, ...], NDArray[np.uint8]] = field(default_factory=dict)
+
+    def averaged(self, factors: tuple[int, ...]) -> NDArray[np.uint8]:
+        """The image [k, j, i] with blocks of (i, j, k) `factors` voxels averaged into one; cached."""
+        assert self.image is not None
+        if factors not in self._averages:
+            blocks = []
+            for count, factor in zip(self.image.shape, factors[::-1], strict=True):
+                blocks += [count // factor, factor]
+            whole = tuple(slice(0, n * f) for n, f in zip(blocks[::2], blocks[1::2], strict=True))
+            means = self.image[whole].reshape(blocks).mean((1, 3, 5), dtype=np.float32)
+            self._averages[factors] = np.rint(means).astype(np.uint8)
+        return self._averages[factors]
 
     @property
     def size(self) -> NDArray[np.int64]:

@@ -250,3 +250,14 @@ def test_what_is_cut_out_of_the_image_does_not_count():
         unseen = sample["weight"] == 0
         assert unseen.any()
         assert not sample["slices"][:, 1][unseen].any()
+
+
+def test_samples_wider_than_voxels_average_them():
+    scan = partial_scan()
+    k, j, i = np.indices(scan.image.shape)
+    scan.image = (200 * ((i + j) % 2)).astype(np.uint8)  # gray from afar
+    sampler = Sampler(scan, Mixture(), SIZE, True, np.random.default_rng(0))
+    voxels = np.random.default_rng(1).uniform(5, 55, (500, 3)).astype(np.float32)
+    assert sampler._interpolate(voxels, 0.9, across=2).std() > 0.1
+    far = sampler._interpolate(voxels, 2.0, across=2)
+    assert np.abs(far - 100 / 255).max() < 0.01

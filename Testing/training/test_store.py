@@ -137,3 +137,13 @@ def test_the_outermost_points_of_a_large_target_are_kept():
     points = subject.points_of(large)
     assert points.min(0).tolist() == list(large.low)
     assert points.max(0).tolist() == list(large.high)
+
+
+def test_a_coarser_image_is_the_mean_of_its_voxels(store):
+    write_anatomy(store)
+    (subject,) = load_subjects(store, "train")
+    subject.image = np.random.default_rng(0).integers(0, 255, (7, 9, 11)).astype(np.uint8)
+    assert np.array_equal(subject.averaged((1, 1, 1)), subject.image)
+    coarse = subject.averaged((3, 2, 1))  # i, j, k; what fills no block is left out
+    assert coarse.shape == (7, 4, 3)
+    assert abs(float(coarse[5, 1, 2]) - subject.image[5, 2:4, 6:9].mean()) <= 0.5
