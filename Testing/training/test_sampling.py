@@ -254,7 +254,7 @@ def test_what_is_cut_out_of_the_image_does_not_count():
 
 def test_samples_wider_than_voxels_average_them():
     scan = partial_scan()
-    k, j, i = np.indices(scan.image.shape)
+    _, j, i = np.indices(scan.image.shape)
     scan.image = (200 * ((i + j) % 2)).astype(np.uint8)  # gray from afar
     sampler = Sampler(scan, Mixture(), SIZE, True, np.random.default_rng(0))
     voxels = np.random.default_rng(1).uniform(5, 55, (500, 3)).astype(np.float32)
