@@ -1,0 +1,97 @@
+"""The accepted segments: the table as it was last read, and what is written to it."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from BoneSAMLib.cropped_mask import CroppedMask
+from BoneSAMLib.interfaces import SegmentStore, VolumeSource
+from BoneSAMLib.panel import SegmentEntry
+from BoneSAMLib.prompt_history import Outcome
+
+__all__ = ["SegmentTable"]
+
+
+class SegmentTable:
+    """Segments of a store.
+
+    Args:
+        store: where they live.
+        translate: turns an English text into the user's language.
+    """
+
+    def __init__(self, store: SegmentStore, translate: Callable[[str], str]) -> None:
+        self.store = store
+        self.entries: tuple[SegmentEntry, ...] = ()
+        self._translate = translate
+        self._changing = False
+
+    def __contains__(self, identifier: str) -> bool:
+        return identifier in self.identifiers
+
+    @property
+    def identifiers(self) -> frozenset[str]:
+        """Of all segments."""
+        return frozenset(entry.identifier for entry in self.entries)
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether what the store now tells is the echo of a change made here."""
+        return self._changing
+
+    def use(self, store: SegmentStore) -> None:
+        """Segments live elsewhere from now on. After an error they live where they did."""
+        entries = tuple(store.segments())
+        self.store, self.entries = store, entries
+
+    def read(self) -> None:
+        """Read the table anew."""
+        self.entries = tuple(self.store.segments())
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Changes to the store are made within this; the table is read anew in the end."""
+        self._changing = True
+        try:
+            yield
+        finally:
+            self._changing = False
+            self.read()
+
+    def mask_of(self, identifier: str, source: VolumeSource) -> CroppedMask | None:
+        """A segment's mask on the grid of a volume; None if it is empty."""
+        mask = self.store.read(identifier, source)
+        return None if mask.is_empty else mask
+
+    def add(self, name: str, source: VolumeSource) -> str:
+        """Add an empty segment, named so or the first free "Bone 1", "Bone 2"; returns its identifier."""
+        return self.store.add(self._new_name(name), source)
+
+    def write(self, outcome: Outcome, identifier: str | None, source: VolumeSource, name: str) -> str | None:
+        """Write a segment; or, without `identifier`, one new segment for each bone. After an error, none.
+
+        Returns the identifier of the one segment that was written; None if there are several. `name`: for
+        one new segment.
+        """
+        if identifier is not None:
+            self.store.write(outcome.mask, identifier, source)
+            return identifier
+        added: list[str] = []
+        try:
+            for bone in outcome.bones:
+                wanted = bone.name if len(outcome.bones) > 1 else name or bone.name
+                added.append(self.add(wanted, source))
+                self.store.write(bone.mask, added[-1], source)
+                self.read()  # the next name must be another one
+        except Exception:
+            for each in added:
+                self.store.remove(each)
+            raise
+        return added[0] if len(added) == 1 else None
+
+    def _new_name(self, wanted: str) -> str:
+        if wanted.strip():
+            return wanted.strip()
+        taken = {entry.name for entry in self.entries}
+        names = (self._translate("Bone {number}").format(number=number) for number in itertools.count(1))
+        return next(name for name in names if name not in taken)
