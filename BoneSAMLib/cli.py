@@ -220,7 +220,7 @@ def batch(
         if everything or boxes or points:
             prompts = BatchPrompts(everything, tuple(boxes), tuple(points), depth_attention=not two_d_only)
         with _terminated_like_interrupted():
-            cases = find_cases(source, output, prompts, "." + ending.removeprefix("."))
+            cases = find_cases(source, output, prompts, "." + ending.removeprefix("."), not two_d_only)
             with _case_progress(len(cases)) as progress:
                 outcome = run_batch(
                     cases,

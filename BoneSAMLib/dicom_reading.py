@@ -183,9 +183,22 @@ def _pixels(image: _Image) -> NDArray[Any]:
             f"The pixels of the DICOM file '{image.path}' cannot be read: it is damaged or incomplete, or "
             "stored by a compression that is not supported."
         ) from error
+    _check_length(image)
     if int(image.dataset.get("SamplesPerPixel", 1) or 1) > 1:
         pixels = gray_values(pixels, str(image.path))
     return pixels[0] if image.frames == 1 and pixels.ndim == 3 else pixels
+
+
+def _check_length(image: _Image) -> None:
+    """GDCM fills what is missing of uncompressed pixels without a word."""
+    dataset = image.dataset
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is not None and (not syntax.is_transfer_syntax or syntax.is_compressed):
+        return
+    bits = image.frames * int(dataset.get("SamplesPerPixel", 1) or 1) * int(dataset.get("BitsAllocated", 16))
+    stored = pydicom.dcmread(image.path, force=True, specific_tags=["PixelData"]).get("PixelData") or b""
+    if len(stored) < image.size[0] * image.size[1] * bits // 8:
+        raise BoneSAMError(f"The DICOM file '{image.path}' lacks pixels: copy or export it again.")
 
 
 def _read_radiograph(image: _Image, name: str, modality: Modality | None) -> Volume:

@@ -72,9 +72,11 @@ class AllBones:
         count: how many.
         confidence: predicted IoU of each number.
         seconds: time it took.
+        slice_confidence: predicted IoU of each slice with bone, by its index along the through-plane axis.
     """
 
     labels: NDArray[np.unsignedinteger[Any]]
     count: int
     confidence: dict[int, float]
     seconds: float
+    slice_confidence: dict[int, float] = field(default_factory=dict)

@@ -324,7 +324,8 @@ class Segmentation:
         confidence = dict(enumerate((slice_iou @ areas / sizes).tolist(), start=1))
         self.stage = (0.97, 1.0)
         self.step(1.0)
-        return AllBones(labels, len(sizes), confidence, time.perf_counter() - self.start)
+        slice_confidence = {int(w): float(slice_iou[w]) for w in np.flatnonzero(areas.any(axis=1))}
+        return AllBones(labels, len(sizes), confidence, time.perf_counter() - self.start, slice_confidence)
 
     # Results.
 

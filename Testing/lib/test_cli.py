@@ -32,6 +32,7 @@ class FakeAllBones:
     labels: np.ndarray
     count: int
     confidence: dict
+    slice_confidence: dict = field(default_factory=lambda: {2: 0.9, 5: 0.4})
 
 
 class FakeSession:
@@ -185,6 +186,7 @@ def test_every_bone(scan, tmp_path):
     assert result.exit_code == 0
     assert set(np.unique(labels_of(out))) == {0, 1, 2}
     assert "0.90" in result.stdout
+    assert [line.split()[-2:] for line in result.stdout.splitlines()[1:3]] == [["2", "none"], ["5", "none"]]
     assert f"Mask:    {out}" in result.stdout
 
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PART_OF_SLICER = {"PIL", "SimpleITK", "numpy", "packaging", "pydicom", "scipy", "slicer", "vtk"}
 PART_OF_SLICER_WINDOW = {"SampleData", "ctk", "qt"}
 INSTALLED_ON_FIRST_USE = {"onnxruntime"}
+USED_IF_PRESENT = {"rapidfuzz"}
 NOT_USED_IN_SLICER = ("BoneSAMLib/cli.py", "BoneSAMLib/model/")
 
 
@@ -78,7 +79,7 @@ def test_nothing_is_imported_that_slicer_lacks(name):
             continue
         if package == "BoneSAMLib":
             continue
-        wanted = allowed if at_once else allowed | INSTALLED_ON_FIRST_USE
+        wanted = allowed if at_once else allowed | INSTALLED_ON_FIRST_USE | USED_IF_PRESENT
         assert package in wanted, f"{name} imports {package}"
 
 

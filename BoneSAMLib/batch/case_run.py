@@ -1,0 +1,271 @@
+"""One case, from the file to the mask and its record; whatever happens, it leaves nothing half-made."""
+
+import base64
+import contextlib
+import io
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from BoneSAMLib.batch.case import BatchPrompts, Case
+from BoneSAMLib.batch.record import (
+    Record,
+    claim_output,
+    installed_versions,
+    is_valid,
+    read_record,
+    write_record,
+)
+from BoneSAMLib.batch.scan_files import read_scan, scan_digest
+from BoneSAMLib.bundle import file_digest
+from BoneSAMLib.description import describe_volume
+from BoneSAMLib.errors import BoneSAMError, Cancelled
+from BoneSAMLib.many_bones import group_prompts, segment_everything, segment_prompted
+from BoneSAMLib.report import ReportedBone, thumbnail
+from BoneSAMLib.terminology import bone_meaning
+from BoneSAMLib.volume import Volume
+from BoneSAMLib.writing import SegmentInfo, write_mask
+
+if TYPE_CHECKING:
+    from BoneSAMLib.session import Segmenter
+
+__all__ = ["CaseOutcome", "CaseSettings", "Ending", "clean_up_case", "failed_case", "run_case"]
+
+Ending: TypeAlias = Literal["done", "kept", "failed"]
+_MOST_LISTED = 10  # slices to review in a record
+
+
+@dataclass(frozen=True)
+class CaseSettings:
+    """What is the same for all cases.
+
+    Attributes:
+        resume: leave a case alone whose mask is complete and comes from the same input, prompts and weights.
+    """
+
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """How a case ended.
+
+    Attributes:
+        case: which.
+        ending: "done", "kept" (it was complete already) or "failed".
+        record: what its JSON file holds, where there is one.
+        error: one sentence, when it failed.
+        seconds: wall time.
+    """
+
+    case: Case
+    ending: Ending
+    record: Record = field(default_factory=dict)
+    error: str = ""
+    seconds: float = 0.0
+
+    @property
+    def confidence(self) -> float:
+        """What to sort by: failed cases are -1."""
+        return -1.0 if self.ending == "failed" else float(self.record.get("confidence", 0.0))
+
+
+@dataclass
+class _Stopwatch:
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[what] = round(time.perf_counter() - start, 3)
+
+
+def run_case(case: Case, segmenter: "Segmenter", settings: CaseSettings) -> CaseOutcome:
+    """Segment one volume. Never raises but for KeyboardInterrupt and SystemExit, which leave it not begun."""
+    start = time.perf_counter()
+    earlier = read_record(case)
+    watch = _Stopwatch()
+    begun = False
+    try:
+        if case.prompts is None:
+            raise BoneSAMError(case.error or "It is not known what to segment.")
+        if case.error:
+            raise BoneSAMError(case.error)
+        if case.output.resolve() == case.source.resolve():
+            raise BoneSAMError(f"The mask cannot be written over its own volume '{case.source}'.")
+        with watch("hash"):
+            digests = {
+                "input": scan_digest(case.source),
+                "prompts": case.prompts.digest(),
+                "weights": segmenter.bundle.digest,
+            }
+        if settings.resume and earlier is not None and is_valid(case, earlier, digests):
+            return CaseOutcome(case, "kept", earlier, seconds=time.perf_counter() - start)
+        _make_folder(case)
+        claim_output(case, earlier)
+        begun = True
+        write_record(case, "started", {"digests": digests})
+        record = _segment(case, case.prompts, segmenter, digests, watch)
+        return CaseOutcome(case, "done", record, seconds=time.perf_counter() - start)
+    except (KeyboardInterrupt, SystemExit, Cancelled):
+        if begun:
+            clean_up_case(case)
+        raise
+    except Exception as error:  # one bad case must not stop the others, whatever is wrong with it
+        message = _sentence(case, error)
+    if begun:
+        clean_up_case(case)
+    return failed_case(case, message, time.perf_counter() - start)
+
+
+def failed_case(case: Case, message: str, seconds: float) -> CaseOutcome:
+    """The outcome of a case that failed, written into its record unless that is of a mask that is kept."""
+    record: Record = {}
+    earlier = read_record(case)
+    if earlier is None or earlier["status"] == "failed":
+        with contextlib.suppress(BoneSAMError, OSError):  # where nothing can be written, the summary says it
+            _make_folder(case)
+            record = write_record(case, "failed", {"error": message})
+    return CaseOutcome(case, "failed", record, message, seconds)
+
+
+def clean_up_case(case: Case) -> None:
+    """Remove what a case that was begun and not completed has left, so that it is as if not begun."""
+    shutil.rmtree(case.staging, ignore_errors=True)
+    record = read_record(case)
+    if record is None or record["status"] != "started":
+        return
+    with contextlib.suppress(OSError):
+        case.output.unlink(missing_ok=True)  # claimed: it was written between the two records
+        case.record.unlink(missing_ok=True)
+
+
+def _make_folder(case: Case) -> None:
+    try:
+        case.output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(case.staging, ignore_errors=True)
+    except OSError as error:
+        raise BoneSAMError(
+            f"Cannot make the folder '{case.output.parent}': {error.strerror or error}."
+        ) from error
+
+
+def _segment(
+    case: Case, prompts: BatchPrompts, segmenter: "Segmenter", digests: dict[str, str], watch: _Stopwatch
+) -> Record:
+    with watch("read"):
+        volume = read_scan(case.source)
+    with watch("segment"):
+        labels, bones = _bones(volume, prompts, segmenter)
+    counts = _voxel_counts(labels, bones)
+    with watch("write"):
+        output_digest = _write_mask(case, volume, labels, bones)
+    with watch("picture"):
+        picture = _picture(volume, labels, bones)
+    watch.seconds["total"] = round(sum(watch.seconds.values()), 3)
+    return write_record(
+        case,
+        "complete",
+        {
+            "digests": {**digests, "output": output_digest},
+            "weights": segmenter.bundle.name,
+            "device": segmenter.engine.device,
+            "versions": installed_versions(),
+            "volume": describe_volume(volume),
+            "confidence": round(_confidence(bones, counts, prompts.everything), 4),
+            "bones": [_described(volume, bone, count) for bone, count in zip(bones, counts, strict=True)],
+            "seconds": watch.seconds,
+            "picture": picture,
+        },
+    )
+
+
+def _bones(
+    volume: Volume, prompts: BatchPrompts, segmenter: "Segmenter"
+) -> tuple[NDArray[Any], list[ReportedBone]]:
+    bones = prompts.bones or group_prompts(volume, prompts.boxes, prompts.points)
+    session = segmenter.open(volume)
+    if prompts.everything:
+        return segment_everything(session, _no_progress)
+    return segment_prompted(session, volume, bones, prompts.depth_attention, _no_progress)
+
+
+def _no_progress(fraction: float, text: str) -> None:
+    pass
+
+
+def _write_mask(case: Case, volume: Volume, labels: NDArray[Any], bones: Sequence[ReportedBone]) -> str:
+    """Make the mask beside its place, move it there, and give its SHA-256."""
+    case.staging.mkdir()
+    try:
+        made = case.staging / case.output.name
+        write_mask(labels, volume, made, _segments(bones))
+        digest = file_digest(made)
+        made.replace(case.output)
+    finally:
+        shutil.rmtree(case.staging, ignore_errors=True)
+    return digest
+
+
+def _segments(bones: Sequence[ReportedBone]) -> list[SegmentInfo]:
+    return [
+        SegmentInfo(bone.value, bone.name, bone.color, bone_meaning(bone.name).terminology) for bone in bones
+    ]
+
+
+def _voxel_counts(labels: NDArray[Any], bones: Sequence[ReportedBone]) -> list[int]:
+    counts = np.zeros(max((bone.value for bone in bones), default=0) + 1, np.int64)
+    for plane in labels:  # plane by plane: a count over the whole would convert it to 64 bit first
+        counts += np.bincount(plane.ravel(), minlength=len(counts))
+    return [int(counts[bone.value]) for bone in bones]
+
+
+def _confidence(bones: Sequence[ReportedBone], counts: Sequence[int], everything: bool) -> float:
+    if not bones or not any(counts):
+        return 0.0
+    if everything:  # of a typical voxel: small uncertain parts are found in every scan
+        return float(np.average([bone.confidence for bone in bones], weights=counts))
+    return min(bone.confidence if count else 0.0 for bone, count in zip(bones, counts, strict=True))
+
+
+def _described(volume: Volume, bone: ReportedBone, voxels: int) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "label": bone.value,
+        "name": bone.name,
+        "prompt": bone.prompt,
+        "voxels": voxels,
+        "confidence": round(bone.confidence, 4),
+        "slices to review": [
+            {"slice": index, "confidence": round(bone.slice_confidence[index], 4)}
+            for index in list(bone.review)[:_MOST_LISTED]
+        ],
+    }
+    if not volume.is_projection:  # a projection magnifies: no volume
+        milliliters = abs(float(np.linalg.det(volume.ijk_to_ras[:3, :3]))) / 1000
+        described["milliliters"] = round(voxels * milliliters, 3)
+    return described
+
+
+def _picture(volume: Volume, labels: NDArray[Any], bones: Sequence[ReportedBone]) -> str:
+    """A small JPEG as a data address, of the slice with the most bone."""
+    buffer = io.BytesIO()
+    thumbnail(volume, labels, _segments(bones)).save(buffer, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _sentence(case: Case, error: Exception) -> str:
+    if isinstance(error, BoneSAMError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"'{case.source}' does not fit into memory: crop or resample it, or use fewer workers."
+    if isinstance(error, OSError):
+        where = error.filename or case.output
+        return f"Cannot use '{where}': {error.strerror or error}."
+    # Not foreseen: the kind of error helps whoever is asked about it.
+    return f"'{case.source}' could not be segmented ({type(error).__name__}: {error})."

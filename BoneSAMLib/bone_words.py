@@ -1,0 +1,159 @@
+"""Words of a phrase about bones: small letters without accents, and what each does, in five languages."""
+
+import functools
+import json
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+__all__ = ["BONE", "Kind", "Token", "Words", "name_key", "plain", "tokens", "words"]
+
+ANATOMY = Path(__file__).resolve().parents[1] / "Resources" / "anatomy"
+BONE = "bone"
+
+Kind: TypeAlias = Literal[
+    "word", "number", "left", "right", "both", "join", "end", "except", "to", "all", "filler"
+]
+_LISTS: tuple[Kind, ...] = ("left", "right", "both", "join", "except", "to", "all", "filler")
+_ORDINAL_ENDING = re.compile(
+    r"(\d+)(?:st|nd|rd|th|ste|te|ten|ter|ere|er|re|eme|ieme|nde|ª|º|°|e|o|a)\b|(\d+)\.(?!\d)"
+)
+_ARTICLE = re.compile(r"\b(?:l|d|dell|all|nell|sull|un|qu|s)['’`´](?=[^\W\d])")
+_PARTS = re.compile(r"\d+#?|[^\W\d_]+|[-,;/&+]")
+# Letters that name a vertebra or a rib with the number after them.
+_LEVEL_LETTERS = {"c", "t", "d", "l", "s", "r"}
+
+
+@dataclass(frozen=True)
+class Token:
+    """One word: its text, what it does, and for a number its value and whether it counts ("third")."""
+
+    text: str
+    kind: Kind
+    number: int = 0
+    ordinal: bool = False
+
+
+@dataclass(frozen=True)
+class Words:
+    """The word lists: what a word does, the value of number words, and phrases read as one word."""
+
+    kinds: dict[str, Kind]
+    bone: frozenset[str]
+    numbers: dict[str, int]
+    ordinals: frozenset[str]
+    roman: dict[str, int]
+    side_letters: dict[str, Literal["left", "right"]]
+    to_between_numbers: frozenset[str]
+    phrases: tuple[tuple[re.Pattern[str], str], ...]
+
+    def knows(self, text: str) -> bool:
+        """Whether a word is in any of the lists."""
+        return text in self.kinds or text in self.numbers or text in self.bone
+
+
+@functools.cache
+def words() -> Words:
+    """The word lists of Resources/anatomy/words.json."""
+    lists: dict[str, Any] = json.loads((ANATOMY / "words.json").read_text(encoding="utf-8"))
+    cardinals = {"one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"}
+    return Words(
+        kinds={word: kind for kind in _LISTS for word in lists[kind].split()},
+        bone=frozenset(lists["bone"].split()),
+        numbers=lists["numbers"],
+        ordinals=frozenset(lists["numbers"]) - cardinals - {"twelve"},
+        roman=lists["roman"],
+        side_letters=lists["side_letters"],
+        to_between_numbers=frozenset(lists["to_between_numbers"].split()),
+        phrases=tuple(
+            (re.compile(rf"\b{phrase}\b"), meaning)
+            for phrase, meaning in sorted(lists["phrases"].items(), key=lambda item: -len(item[0]))
+        ),
+    )
+
+
+def plain(text: str) -> str:
+    """Small letters without accents; "ß" is "ss", and every dash is "-"."""
+    text = re.sub("[‐‑‒–—−]", "-", text).replace("_", " ")
+    text = unicodedata.normalize("NFD", text.casefold())
+    return "".join(sign for sign in text if not unicodedata.combining(sign))
+
+
+def tokens(text: str) -> list[Token]:
+    """The words of a phrase, in its order."""
+    lists = words()
+    text = _ARTICLE.sub(" ", plain(text))
+    text = _ORDINAL_ENDING.sub(lambda found: f"{found[1] or found[2]}# ", text)
+    text = re.sub(r"['’`´.()\"?!:]", " ", text)
+    for phrase, meaning in lists.phrases:
+        text = phrase.sub(meaning, text)
+    parts = _PARTS.findall(text)
+    found: list[Token] = []
+    for place, part in enumerate(parts):
+        following = parts[place + 1 :]
+        token = _token(part, found, following, lists)
+        if token is not None:
+            found.append(token)
+    return found
+
+
+def _token(part: str, before: list[Token], following: list[str], lists: Words) -> Token | None:
+    counted = bool(following) and _is_number(following[0], lists)
+    after_number = bool(before) and before[-1].kind == "number"
+    if part[0].isdigit():
+        return Token(part.rstrip("#"), "number", int(part.rstrip("#")), part.endswith("#"))
+    if part == "one" and before and before[-1].kind in ("left", "right"):  # "not the left one"
+        return Token(part, "filler")
+    if part in lists.numbers:
+        return Token(part, "number", lists.numbers[part], part in lists.ordinals)
+    if part in lists.roman and before and (part != "i" or _ends_name(following, lists)):
+        return Token(part, "number", lists.roman[part])
+    if part == "-" or part in lists.to_between_numbers:
+        if after_number and _starts_with_number(following, lists):
+            return Token(part, "to")
+        return None
+    if part in ",/&+;":
+        return Token(part, "end" if part == ";" else "join")
+    if part in _LEVEL_LETTERS and counted:
+        return Token(part, "word")
+    if part in lists.bone:
+        return Token(BONE, "word")
+    return Token(part, lists.kinds.get(part, "word"))
+
+
+def _ends_name(following: list[str], lists: Words) -> bool:
+    """Whether a name ends before these words: "metacarpal I left", but not "femur i want"."""
+    return (
+        not following
+        or not following[0].isalnum()
+        or lists.kinds.get(following[0]) in ("left", "right", "join", "except")
+    )
+
+
+def _is_number(part: str, lists: Words) -> bool:
+    return part[0].isdigit() or part in lists.numbers
+
+
+def _starts_with_number(parts: list[str], lists: Words) -> bool:
+    """Whether a number comes next, perhaps after an article and the letter of a vertebra."""
+    rest = [part for part in parts if lists.kinds.get(part) != "filler" or part in _LEVEL_LETTERS][:2]
+    if not rest:
+        return False
+    return _is_number(rest[0], lists) or (len(rest) == 2 and rest[0].isalpha() and _is_number(rest[1], lists))
+
+
+def name_key(name: str) -> tuple[str, ...]:
+    """What stays of a name when order, accents, articles and ways to write numbers do not matter."""
+    return key_of(
+        str(token.number) if token.kind == "number" else token.text
+        for token in tokens(name)
+        if token.kind not in ("filler", "all")
+    )
+
+
+def key_of(texts: Iterable[str]) -> tuple[str, ...]:
+    """Words in an order of their own."""
+    return tuple(sorted(texts))

@@ -1,0 +1,43 @@
+"""A segmenter for worker processes that finds what is bright; the names of volumes make it misbehave."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+from BoneSAMLib.batch import case_run
+from BoneSAMLib.errors import BoneSAMError
+from BoneSAMLib.session import Session
+from Testing.lib.fake_engine import FakeEngine
+
+
+class BrightSegmenter:
+    """Takes the place of `Segmenter`. Volumes named dies..., dies_once..., sleeps... and breaks... do so."""
+
+    def __init__(self, digest="weights 1"):
+        self.bundle = SimpleNamespace(digest=digest, name="bright")
+        self.engine = FakeEngine()
+        self.opened = []
+
+    def open(self, volume):
+        self.opened.append(volume.name)
+        if volume.name.startswith("sleeps"):
+            time.sleep(float(os.environ.get("BATCH_SLEEP", "60")))
+        if volume.name.startswith("breaks"):
+            raise ZeroDivisionError("a mistake in the program")
+        if volume.name.startswith("dies"):
+            flag = os.environ.get("BATCH_DIED_ONCE", "")
+            if not (volume.name.startswith("dies_once") and Path(flag).exists()):
+                case_run.write_mask = _die_while_writing
+        return Session(volume, self.engine)
+
+
+def _die_while_writing(labels, volume, path, segments):
+    path.with_name("half.part").write_bytes(b"half a mask")
+    Path(os.environ["BATCH_DIED_ONCE"]).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def no_weights():
+    raise BoneSAMError("There are no weights.")
