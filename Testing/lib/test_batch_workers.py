@@ -135,6 +135,8 @@ def command(scans, tmp_path):
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # Where the tests themselves run in the background, Ctrl-C is ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         return process
