@@ -23,7 +23,8 @@ demo: .venv/.demo
 	@$(BIN)/bonesam segment "$(INPUT)" $(PROMPTS) \
 		--output demo/mask.seg.nrrd --overlay demo/overlay.png --report demo/report.html
 
-# TESTS narrows the three runs. What is for one of Slicer's environments only is left to it.
+# TESTS narrows the runs. What is for one of Slicer's environments only is left to it; each part of that has a process
+# of its own, because there is one scene in a process.
 IN_SLICER = Testing/slicer Testing/panel
 IN_VIEWS = Testing/mouse
 GENERAL_TESTS = $(filter-out $(addsuffix %,$(IN_SLICER) $(IN_VIEWS)),$(TESTS))
@@ -32,7 +33,7 @@ MOUSE_TESTS = $(if $(TESTS),$(filter $(addsuffix %,$(IN_VIEWS)),$(TESTS)),$(IN_V
 
 test: .venv/.dev $(if $(SLICER_TESTS),.venv-slicer/.slicer) $(if $(MOUSE_TESTS),.venv-web/.web)
 	$(if $(TESTS),$(if $(GENERAL_TESTS),$(BIN)/python -m pytest $(GENERAL_TESTS)),$(BIN)/python -m pytest)
-	$(if $(SLICER_TESTS),.venv-slicer/bin/python -m pytest $(SLICER_TESTS))
+	for tests in $(SLICER_TESTS); do .venv-slicer/bin/python -m pytest $$tests || exit; done
 	$(if $(MOUSE_TESTS),.venv-web/bin/python -m pytest $(MOUSE_TESTS))
 
 lint: .venv/.dev
