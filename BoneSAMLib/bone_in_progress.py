@@ -9,6 +9,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from BoneSAMLib.companion import check_same_space
+from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.interfaces import JobRunner, VolumeSource
 from BoneSAMLib.kept_settings import KeptSettings
 from BoneSAMLib.mask_request import MaskRequest
@@ -33,6 +35,7 @@ class BoneInProgress:
         table: the accepted segments, which prompts may correct.
         messages: says what the user should know.
         prepare: called before the network is needed; may raise.
+        find_volume: the volume with an identifier; None if there is none.
         reporting: within it, what goes wrong with an answer is told, and everything shown in the end.
         show: shows how things are.
     """
@@ -45,6 +48,7 @@ class BoneInProgress:
         table: SegmentTable,
         messages: PanelMessages,
         prepare: Callable[[], None] | None,
+        find_volume: Callable[[str], VolumeSource | None],
         reporting: Callable[[], AbstractContextManager[None]],
         show: Callable[[], None],
     ) -> None:
@@ -54,10 +58,12 @@ class BoneInProgress:
         self._table = table
         self._messages = messages
         self._prepare = prepare
+        self._find_volume = find_volume
         self._reporting = reporting
         self._show = show
         self.history = History()
         self.opened: OpenVolume | None = None
+        self._second: OpenVolume | None = None
         self.tool: Tool | None = None
         self.work: Work | None = None
         self.progress: tuple[float, str] | None = None
@@ -87,13 +93,16 @@ class BoneInProgress:
         self.interrupt()
         self._cache.drop_session()
         self.history.clear(Step())
-        self.opened = self.tool = None
+        self.opened = self._second = self.tool = None
 
     def notice_modified(self) -> bool:
-        """React if the volume is not what it was when it was read. Returns whether that was so."""
+        """React if the volume is not what it was when it was read. Returns whether that was so.
+
+        The same for the second one.
+        """
         before = self.opened
         if before is None or not before.is_outdated:
-            return False
+            return self._notice_second_modified()
         interrupted = self.interrupt()
         self._cache.drop_session()
         try:
@@ -113,6 +122,36 @@ class BoneInProgress:
             )
         self.history.clear(Step(segment=self.step.segment))
         return True
+
+    def _notice_second_modified(self) -> bool:
+        if self._second is None or not self._second.is_outdated:
+            return False
+        self._second = None
+        interrupted = self.interrupt()
+        self._cache.drop_session()
+        self.forget_answers()
+        if interrupted:
+            self._messages.tell("The other sequence was changed meanwhile: segment the bone again.")
+        return True
+
+    def open_second(self, identifier: str) -> None:
+        """Look at another sequence of the study from the next job on; "" for none. After an error at none.
+
+        Raises:
+            BoneSAMError: it is the volume itself, cannot be segmented, or does not overlap.
+        """
+        before, self._second = self._second, None
+        source = self._find_volume(identifier) if identifier else None
+        if source is None or self.opened is None:
+            return
+        if identifier == self.opened.key.identifier:
+            raise BoneSAMError("The other sequence is the volume itself: choose another one.")
+        if before is not None and before.key == key_of(source):
+            second = before
+        else:
+            second = OpenVolume(source)
+        check_same_space(self.opened.volume, second.volume)
+        self._second = second
 
     def forget_answers(self) -> None:
         """Volume or network are others: masks stay, but nothing is built upon them."""
@@ -242,7 +281,14 @@ class BoneInProgress:
         """`settled`: where in the history a failure goes back to."""
         if self.opened is None:
             return
-        request = MaskRequest(self.opened.key, self.opened.volume, self._settings.now, self.step)
+        try:
+            # Every time: it may have come with a scene, or moved away.
+            self.open_second(self._settings.now.second_volume)
+        except BoneSAMError:
+            self.history.go_back_to(settled, forget=True)
+            raise
+        others = () if self._second is None else ((self._second.key, self._second.volume),)
+        request = MaskRequest(self.opened.key, self.opened.volume, self._settings.now, self.step, others)
         do: Callable[[SessionCache, Job], Outcome]
         if work is Work.SEGMENT:
             do, receive = request.segment, self._receive_mask

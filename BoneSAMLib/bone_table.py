@@ -9,9 +9,19 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, TypeAlias
 
-from BoneSAMLib.bone_words import ANATOMY, name_key
+from BoneSAMLib.bone_words import ANATOMY, key_of, name_key
 
-__all__ = ["Ask", "Bone", "BoneGroup", "BoneTable", "Named", "Side", "bone_table"]
+__all__ = [
+    "Ask",
+    "Bone",
+    "BoneGroup",
+    "BoneTable",
+    "BoneTarget",
+    "Named",
+    "Side",
+    "bone_table",
+    "name_families",
+]
 
 Side: TypeAlias = Literal["left", "right"]
 Rgb: TypeAlias = tuple[int, int, int]
@@ -56,6 +66,19 @@ class Bone:
     def sides(self) -> tuple[Side | None, ...]:
         """Sides on which the body has one: left and right, or None for a single bone."""
         return ("left", "right") if self.paired else (None,)
+
+
+@dataclass(frozen=True)
+class BoneTarget:
+    """A bone and its side (None for a bone that the body has once)."""
+
+    bone: Bone
+    side: Side | None
+
+    @property
+    def name(self) -> str:
+        """Such as "left femur" or "L3 vertebra"."""
+        return f"{self.side} {self.bone.name}" if self.side else self.bone.name
 
 
 @dataclass(frozen=True)
@@ -151,6 +174,18 @@ def bone_table() -> BoneTable:
         for name in names:
             named.setdefault(name_key(name), {})[thing] = None
     return BoneTable(bones, groups, asks, {key: tuple(things) for key, things in named.items()})
+
+
+@functools.cache
+def name_families() -> dict[tuple[str, ...], dict[int, Named]]:
+    """Names with one number, by `key_of` their words with "#" for it: what each number makes of them."""
+    families: dict[tuple[str, ...], dict[int, Named]] = {}
+    for key, things in bone_table().named.items():
+        numbers = [word for word in key if word.isdigit()]
+        if len(numbers) == 1 and len(things) == 1:
+            family = families.setdefault(key_of("#" if word.isdigit() else word for word in key), {})
+            family[int(numbers[0])] = things[0]
+    return families
 
 
 def _totalsegmentator_names(name: str) -> list[str]:

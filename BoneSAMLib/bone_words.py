@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["BONE", "Kind", "Token", "Words", "name_key", "plain", "tokens", "words"]
+__all__ = ["BONE", "Kind", "Token", "Words", "key_of", "name_key", "plain", "tokens", "words"]
 
 ANATOMY = Path(__file__).resolve().parents[1] / "Resources" / "anatomy"
 BONE = "bone"

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from BoneSAMLib import bone_phrases, bone_spelling
-from BoneSAMLib.bone_phrases import UnclearPhrase, complete_name, understand
+from BoneSAMLib import bone_phrase_names, bone_spelling
+from BoneSAMLib.bone_phrase_questions import UnclearPhrase
+from BoneSAMLib.bone_phrases import understand
+from BoneSAMLib.bone_table import bone_table
 from BoneSAMLib.errors import BoneSAMError
 
 # Written out, not read from the table's groups, which are tested with them.
@@ -109,7 +111,7 @@ def right_answer(meaning):
     if meaning == "?":
         return "refused", set()
     if meaning.startswith("?"):
-        table = bone_phrases.bone_table()
+        table = bone_table()
         return "asked", {{**table.bones, **table.groups}[name].name for name in meaning[1:].split(",")}
     return "understood", bones_of(meaning)
 
@@ -141,7 +143,7 @@ def test_nonsense_is_always_refused():
 def milliseconds_each():
     texts = [phrase for _, phrase in phrases()]
     understand("left femur")  # reads the table
-    bone_phrases._read.cache_clear()
+    bone_phrase_names._read.cache_clear()
     bone_spelling.corrections.cache_clear()
     start = time.process_time()
     for text in texts:
@@ -221,11 +223,3 @@ def test_says_in_one_sentence_what_is_unclear(phrase, said, candidates):
         understand(phrase)
     assert said in str(raised.value)
     assert (candidates in raised.value.candidates) if candidates else not raised.value.candidates
-
-
-def test_completes_a_name_while_it_is_typed():
-    assert complete_name("fem") == ["femur"]
-    assert complete_name("metac")[0] == "metacarpals"
-    assert "L3 vertebra" in complete_name("l3")
-    assert complete_name("") == []
-    assert complete_name("banana") == []

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from training.synthesis.tissues import AIR, HARD
+
 GRAINS = (1.0, 4.0, 12.0)  # pixels
 REGIMES = ("CT", "T1", "T2", "fat-saturated", "random")
 # Mean brightness of each tissue in 0..1, for CT through the window of BoneSAMLib.intensity.
@@ -74,10 +76,10 @@ def random_contrast(tissues: dict[int, str], rng: np.random.Generator) -> Contra
                 table["vessel"] = float(rng.uniform(0.25, 0.45))  # contrast agent: as bright as marrow
             if rng.random() < 0.3:
                 table["organ"] += float(rng.uniform(0.0, 0.08))
-    means[0] = max(table["air"], 0.0)
+    means[AIR] = max(table["air"], 0.0)
     structure_spread = 0.015 if regime == "CT" else 0.06
     for value, tissue in tissues.items():
-        bone = tissue in ("bone", "tooth")
+        bone = tissue in HARD
         is_bone[value] = bone
         mean = table["marrow"] if tissue == "bone" else table[tissue]
         means[value] = mean + rng.normal(0, structure_spread * (2.0 if bone else 1.0))

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from training.synthesis.tissues import HARD
+
 # Linear attenuation at about 60 keV, in 1/cm (NIST, rounded).
 ATTENUATION = {
     "air": 0.0, "fat": 0.17, "muscle": 0.21, "organ": 0.21, "vessel": 0.21, "neural": 0.21,
@@ -25,7 +27,7 @@ def project(
     is_bone = np.zeros(count, bool)
     contrast = float(np.exp(rng.normal(0, 0.25)))  # of bone against soft tissue: the tube's voltage
     for value, tissue in tissues.items():
-        bone = tissue in ("bone", "tooth")
+        bone = tissue in HARD
         is_bone[value] = bone
         table[value] = ATTENUATION[tissue] * (contrast if bone else 1.0) * np.exp(rng.normal(0, 0.05))
     attenuation = table[labels]
