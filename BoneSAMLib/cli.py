@@ -1,4 +1,4 @@
-"""The command line: `bonesam segment`, `bonesam batch` and `bonesam info`."""
+"""The command line: `bonesam segment`, `bonesam batch`, `bonesam info` and `bonesam view`."""
 
 import signal
 import time
@@ -24,8 +24,9 @@ from rich.table import Table
 from BoneSAMLib.description import describe_volume
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.many_bones import group_prompts, segment_everything, segment_prompted
+from BoneSAMLib.overlay_sheet import overlay_sheet
 from BoneSAMLib.prompts import parse_box, parse_point
-from BoneSAMLib.report import ReportedBone, overlay_sheet, write_report
+from BoneSAMLib.report import ReportedBone, write_report
 from BoneSAMLib.volume import Volume
 from BoneSAMLib.writing import SegmentInfo, write_mask
 
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-MASK_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")  # .seg.nrrd ends in .nrrd
+DICOM_SUFFIX = ".dcm"
+MASK_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", DICOM_SUFFIX)  # .seg.nrrd ends in .nrrd
 
 app = typer.Typer(
     help="Segment bones in CT, MR and X-ray. For research, not for diagnosis.",
@@ -66,7 +68,7 @@ def segment(
             "--output",
             "-o",
             metavar="OUT",
-            help="Mask: .nii.gz, .nii, .nrrd, .mha or .seg.nrrd.",
+            help="Mask: .nii.gz, .nii, .nrrd, .mha, .seg.nrrd, or .dcm (DICOM segmentation).",
             show_default=False,
         ),
     ],
@@ -87,12 +89,24 @@ def segment(
     everything: Annotated[
         bool, typer.Option("--all", help="Every bone, without prompts: one label per connected bone.")
     ] = False,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Another sequence of the same study, to be looked at as well; repeatable."
+        ),
+    ] = None,
+    fusion: Annotated[
+        str, typer.Option(metavar="average|maximum", help="How INPUT and --also become one.")
+    ] = "average",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
     report: Annotated[
         Path | None, typer.Option(metavar="HTML", help="Write a self-contained report.")
     ] = None,
     overlay: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Write a contact sheet with the outlines.")
+    ] = None,
+    stl: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write the surface of each bone, in LPS mm.")
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Weights to use instead of the bundled ones.")
@@ -113,6 +127,8 @@ def segment(
         _check_destination(output, MASK_SUFFIXES, source)
         _check_destination(overlay, (".png",), source)
         _check_destination(report, (".html", ".htm"), source)
+        for other in also or ():
+            _check_destination(output, MASK_SUFFIXES, other)
         boxes = [parse_box(text) for text in box or ()]
         boxes += [parse_box(text, "IJK") for text in box_ijk or ()]
         points = [parse_point(text) for text in point or ()]
@@ -127,15 +143,30 @@ def segment(
             )
 
         # ITK and ONNX Runtime take long to import: help and mistyped prompts answer without them.
+        from BoneSAMLib.companion import check_fusion
+        from BoneSAMLib.dicom_segmentation import check_segmentation_source, write_dicom_segmentation
         from BoneSAMLib.reading import read_volume
         from BoneSAMLib.session import Segmenter
+        from BoneSAMLib.surface import check_surfaces, write_surfaces
+
+        check_fusion(fusion)
+        is_dicom = output.name.lower().endswith(DICOM_SUFFIX)
+        if is_dicom and source.exists():
+            check_segmentation_source(source)
+        if stl is not None:
+            check_surfaces()
+            if stl.exists() and not stl.is_dir():
+                raise BoneSAMError(f"Cannot write to '{stl}': it is no folder; give the name of one.")
 
         with _progress_bar() as progress:
             progress(0.0, "Reading")
             volume = read_volume(source)
+            if stl is not None:
+                check_surfaces(volume)
             bones = group_prompts(volume, boxes, points)
             start = time.perf_counter()
-            session = Segmenter(device=device, weights=weights).open(volume)
+            segmenter = Segmenter(device=device, weights=weights)
+            session = segmenter.open(volume, [read_volume(path) for path in also or ()], fusion)
             if everything:
                 labels, found = segment_everything(session, progress)
             else:
@@ -143,13 +174,24 @@ def segment(
             seconds = time.perf_counter() - start
             progress(1.0, "Writing")
             segments = [SegmentInfo(bone.value, bone.name, bone.color) for bone in found]
-            write_mask(labels, volume, output, segments)
+            if is_dicom:
+                name = segmenter.bundle.name
+                write_dicom_segmentation(
+                    labels, volume, source, output, segments, prompted=not everything, weights=name
+                )
+            else:
+                write_mask(labels, volume, output, segments)
             written = {"Mask": output}
+            if stl is not None:
+                write_surfaces(labels, volume, stl, segments)
+                written["STL"] = stl
             if overlay is not None:
                 overlay_sheet(volume, labels, overlay, segments)
                 written["Overlay"] = overlay
             if report is not None:
                 facts = {"Depth attention": "off" if two_d_only else "on", "Time": f"{seconds:.1f} s"}
+                if also:
+                    facts["Also seen"] = f"{', '.join(path.name for path in also)} ({fusion} of all)"
                 write_report(report, volume, labels, found, facts)
                 written["Report"] = report
         _print_bones(volume, labels, found)
@@ -179,8 +221,15 @@ def batch(
     negative_point: Annotated[list[str] | None, typer.Option(metavar="R,A,S", help="The same.")] = None,
     ending: Annotated[
         str,
-        typer.Option("--format", metavar="ENDING", help="seg.nrrd, nii.gz, nii, nrrd or mha."),
+        typer.Option(
+            "--format",
+            metavar="ENDING",
+            help="seg.nrrd, nii.gz, nii, nrrd, mha, or dcm (DICOM segmentation).",
+        ),
     ] = "seg.nrrd",
+    stl: Annotated[
+        bool, typer.Option("--stl", help="Write the surface of each bone too, in LPS mm, beside the mask.")
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Leave complete masks of the same input, prompts and weights alone."),
@@ -188,6 +237,20 @@ def batch(
     workers: Annotated[
         int, typer.Option(min=1, metavar="N", help="Processes; they share the cores, each needs memory.")
     ] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Let the Dask cluster of this scheduler work, such as tcp://node1:8786; local: start one.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Do part I of N only: one job of a job array.")
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(metavar="GB", help="Refuse volumes that would take more; else a share of what is free."),
+    ] = None,
     time_limit: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Give a volume up that takes longer.")
     ] = None,
@@ -214,28 +277,35 @@ def batch(
         points = [parse_point(text) for text in point or ()]
         points += [parse_point(text, positive=False) for text in negative_point or ()]
 
-        from BoneSAMLib.batch import BatchPrompts, find_cases, run_batch
+        from BoneSAMLib.batch import BatchPrompts, find_cases, parse_shard, run_batch
 
         prompts = None
         if everything or boxes or points:
             prompts = BatchPrompts(everything, tuple(boxes), tuple(points), depth_attention=not two_d_only)
+        part = None if shard is None else parse_shard(shard)
         with _terminated_like_interrupted():
-            cases = find_cases(source, output, prompts, "." + ending.removeprefix("."), not two_d_only)
-            with _case_progress(len(cases)) as progress:
+            cases = find_cases(source, output, prompts, "." + ending.removeprefix("."), not two_d_only, stl)
+            with _case_progress(len(cases if part is None else part.of(cases))) as progress:
                 outcome = run_batch(
                     cases,
                     output,
                     workers=workers,
+                    scheduler=scheduler,
+                    shard=part,
                     resume=resume,
                     device=device,
                     weights=weights,
+                    memory=None if memory is None else round(memory * 1e9),
                     time_limit=time_limit,
                     progress=progress,
                 )
     kept = sum(one.ending == "kept" for one in outcome.outcomes)
     done = len(outcome.outcomes) - len(outcome.failed)
-    typer.echo(f"{done} of {len(cases)} volumes have a mask{f', {kept} from before' if kept else ''}.")
-    typer.echo(f"Summary: {outcome.summary}")
+    typer.echo(f"{done} of {outcome.total} volumes have a mask{f', {kept} from before' if kept else ''}.")
+    if outcome.summary.exists():
+        typer.echo(f"Summary: {outcome.summary}")
+    if outcome.problem:
+        typer.echo(f"Error: {outcome.problem}", err=True)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -254,6 +324,45 @@ def info(
         for name, value in describe_volume(volume).items():
             table.add_row(name, value)
         Console(highlight=False).print(table)
+
+
+@app.command()
+def view(
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="INPUT", help="Scan to open; or open one in the page.", show_default=False),
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Segments of INPUT to begin with (.seg.nrrd).")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8765,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; by default, only this machine gets in.")
+    ] = "127.0.0.1",
+    upload_limit: Annotated[
+        int, typer.Option(min=1, metavar="MB", help="Largest scan that the page may send.")
+    ] = 2000,
+    visitors: Annotated[
+        int, typer.Option(min=1, metavar="N", help="At once; each takes some hundred megabytes.")
+    ] = 4,
+) -> None:
+    """Segment bones in the browser, on 3D Slicer's own views. Prints the address to open.
+
+    Every visitor has a session of its own, which is forgotten soon after its page is closed.
+    """
+    with _errors_in_one_sentence():
+        from BoneSAMLib.browser.serving import run_viewer
+
+        run_viewer(
+            source,
+            mask,
+            host,
+            port,
+            upload_limit,
+            visitors,
+            tell=typer.echo,
+            warn=lambda text: typer.echo(text, err=True),
+        )
 
 
 def _check_destination(path: Path | None, endings: tuple[str, ...], source: Path) -> None:

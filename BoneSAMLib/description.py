@@ -11,7 +11,7 @@ def describe_volume(volume: Volume) -> dict[str, str]:
     slices = f"{volume.size[axis]} along {'ijk'[axis]}, {volume.spacing[axis]:.3g} mm apart"
     directions = zip("ijk", volume.orientation, strict=True)
     origin = "guessed from the values" if volume.modality is None else "known"
-    return {
+    described = {
         "Modality": f"{volume.modality_guess} ({origin})",
         "Voxels (i, j, k)": " x ".join(str(n) for n in volume.size),
         "Spacing": " x ".join(f"{step:.4g}" for step in volume.spacing) + " mm",
@@ -20,3 +20,6 @@ def describe_volume(volume: Volume) -> dict[str, str]:
         "Slices": "a single slice or projection" if volume.is_projection else slices,
         "Values": f"{volume.array.min():g} to {volume.array.max():g}, {volume.array.dtype}",
     }
+    if volume.notes:
+        described["Note"] = " ".join(volume.notes)
+    return described

@@ -15,6 +15,8 @@ from BoneSAMLib.volume import Affine, Modality, Volume
 
 __all__ = ["lps_to_ras", "quiet_itk", "read_with_itk"]
 
+# Deflate, which is what these formats use, shrinks no bytes by more.
+_MOST_COMPRESSED = 1100
 _quiet_lock = threading.Lock()
 
 
@@ -54,6 +56,7 @@ def read_with_itk(path: Path, modality: Modality | None = None, image_io: str = 
             reader.ReadImageInformation()
             size = list(reader.GetSize())
             _check_single_volume(path, size, reader.GetNumberOfComponents())
+            _check_promise(path, size)
             if len(size) > 3:
                 reader.SetExtractSize(size[:3] + [0] * (len(size) - 3))
             image = reader.Execute()
@@ -82,6 +85,17 @@ def _check_single_volume(path: Path, size: Sequence[int], components: int) -> No
         raise BoneSAMError(
             f"The file '{path}' has {components} values per voxel (colors, vectors or time points): "
             "save one plain gray-value volume first."
+        )
+
+
+def _check_promise(path: Path, size: Sequence[int]) -> None:
+    """Refuse a header that asks for far more memory than its file could fill, before it is taken."""
+    if path.suffix.lower() in (".mhd", ".nhdr"):
+        return  # the voxels are in other files
+    if math.prod(size) > _MOST_COMPRESSED * path.stat().st_size:
+        raise BoneSAMError(
+            f"The file '{path}' is damaged or incomplete: its header promises "
+            f"{' x '.join(map(str, size))} voxels, and the file cannot hold them."
         )
 
 

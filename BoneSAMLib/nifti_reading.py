@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.volume import Affine, Modality, Volume
 
-__all__ = ["read_nifti"]
+__all__ = ["declared_nifti", "read_nifti"]
 
 _logger = logging.getLogger(__name__)
 
@@ -34,8 +34,12 @@ _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _SCANNER = 1  # sform code: coordinates of the scanner
 # Largest entry of R^T R - 1 that ITK takes for rounding.
 _ORTHONORMAL = 1e-4
+# Without it, a header of this size is Analyze's, which knows no orientation.
+_MAGICS = (b"n+1\0", b"n+2\0")
 # An affine without a second choice is straightened when no voxel moves by more than this (in voxels).
 _STRAIGHTEN_VOXELS = 0.5
+# Two spacings in one header are the same when the far side is moved by no more than this (in voxels).
+_SAME_VOXELS = 0.5
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,22 @@ def read_nifti(path: Path, modality: Modality | None = None) -> Volume:
         ) from error
 
 
+def declared_nifti(path: Path) -> tuple[tuple[int, ...], int]:
+    """Size (i, j, k, ...) and bytes of a voxel as the header says, rescaled values included.
+
+    Raises:
+        BoneSAMError: no NIfTI header.
+        OSError, EOFError, zlib.error: it cannot be read.
+    """
+    with path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if compressed else file
+        header = _read_header(stream, path)
+    stored = np.dtype(_TYPES.get(header.data_type, "u1")).itemsize
+    return header.dimensions, max(stored, 4) if header.slope not in (0.0, 1.0) else stored
+
+
 def _read(stream: BinaryIO, path: Path, modality: Modality | None) -> Volume:
     header = _read_header(stream, path)
     size = _three_dimensional(header.dimensions, path)
@@ -90,7 +110,8 @@ def _read(stream: BinaryIO, path: Path, modality: Modality | None) -> Volume:
         pass
     values: NDArray[Any] = array.astype(array.dtype.newbyteorder("="), copy=False)
     if header.slope not in (0.0, 1.0) or (header.slope == 1.0 and header.intercept != 0.0):
-        values = values.astype(np.float32) * np.float32(header.slope) + np.float32(header.intercept)
+        with np.errstate(over="ignore", invalid="ignore"):  # `Volume` says which values are not finite
+            values = values.astype(np.float32) * np.float32(header.slope) + np.float32(header.intercept)
     return Volume(values, _affine(header, size, path), name=path.name, modality=modality)
 
 
@@ -132,11 +153,11 @@ def _read_header(stream: BinaryIO, path: Path) -> _Header:
         data_type, pixdim = field("h", 12)[0], field("8d", 104)
         (slope, intercept), (q_code, s_code) = field("2d", 176), field("2i", 344)
         quaternion, q_offset, s_rows = field("3d", 352), field("3d", 376), field("12d", 400)
-    offset = int(data_offset) if math.isfinite(data_offset) else 0
+    magic = content[344:348] if size == 348 else content[4:8]
+    offset = int(data_offset) if math.isfinite(data_offset) and magic in _MAGICS else 0
     if not 1 <= rank <= 7 or any(n < 0 for n in dim[:rank]) or offset < size:
         raise BoneSAMError(f"The header of '{path}' is damaged: export the image again.")
-    if len(stream.read(offset - size)) < offset - size:
-        raise EOFError
+    _skip(stream, offset - size)
     return _Header(
         byte_order=order,
         dimensions=tuple(dim[:rank]),
@@ -152,6 +173,15 @@ def _read_header(stream: BinaryIO, path: Path) -> _Header:
         q_offset=cast("tuple[float, float, float]", q_offset),
         s_rows=np.array(s_rows, dtype=np.float64).reshape(3, 4),
     )
+
+
+def _skip(stream: BinaryIO, count: int) -> None:
+    """In steps: a damaged header may ask for more bytes than fit into memory."""
+    while count > 0:
+        skipped = len(stream.read(min(count, 1 << 20)))
+        if not skipped:
+            raise EOFError
+        count -= skipped
 
 
 def _three_dimensional(dimensions: tuple[int, ...], path: Path) -> tuple[int, int, int]:
@@ -172,17 +202,42 @@ def _affine(header: _Header, size: tuple[int, int, int], path: Path) -> Affine:
     spacing[[n == 1 and not s > 0 for n, s in zip(size, spacing, strict=True)]] = 1.0  # unused by 2D images
     affine = np.eye(4)
     if header.sform_code == _SCANNER and _shear(header.s_rows) < _ORTHONORMAL:
-        affine[:3] = header.s_rows
+        affine = _with_spacing(header.s_rows, spacing, size, path)
     elif header.qform_code > 0:
         affine[:3, :3] = _rotation(header) * spacing
         affine[:3, 3] = header.q_offset
     elif header.sform_code > 0:
-        affine[:3] = header.s_rows
-        if _shear(header.s_rows) >= _ORTHONORMAL:
+        if _shear(header.s_rows) < _ORTHONORMAL:
+            affine = _with_spacing(header.s_rows, spacing, size, path)
+        else:
+            affine[:3] = header.s_rows
             affine = _straightened(affine, size, path)
     else:  # no orientation is known: as ITK, the axes run to the left, posterior and superior
         affine[:3, :3] = np.diag([-spacing[0], -spacing[1], spacing[2]])
     affine[:3] *= header.mm_per_unit
+    return affine
+
+
+def _with_spacing(
+    rows: NDArray[np.float64], spacing: NDArray[np.float64], size: tuple[int, int, int], path: Path
+) -> Affine:
+    """The affine of an sform; where `spacing`, of the same header, is another by rounding, it counts in ITK.
+
+    Where it is clearly another, programs show the image in different places, so there is no right mask.
+    """
+    affine = np.eye(4)
+    affine[:3] = rows
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (np.isfinite(affine).all() and (lengths > 0).all()):
+        return affine  # `Volume` says what is wrong with it
+    moved = np.abs(spacing / lengths - 1) * (np.array(size) - 1)
+    if not moved.max() <= _SAME_VOXELS:
+        stated, meant = (" x ".join(f"{step:.4g}" for step in steps) for steps in (spacing, lengths))
+        raise BoneSAMError(
+            f"The header of '{path}' gives two different spacings, {stated} mm and {meant} mm (pixdim and "
+            "sform): programs would show it in different places; export the image again."
+        )
+    affine[:3, :3] *= spacing / lengths
     return affine
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.itk_reading import quiet_itk
@@ -41,7 +41,9 @@ def read_picture(path: Path, modality: Modality | None = None) -> Volume:
             if image.mode not in _PLAIN_MODES:
                 image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
             pixels: NDArray[Any] = np.array(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except (BoneSAMError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises many kinds for a damaged file
         raise BoneSAMError(f"The picture '{path}' is damaged or not a picture: export it again.") from error
     if pixels.ndim == 3:
         pixels = gray_values(pixels, str(path))

@@ -200,7 +200,8 @@ def parse_point(text: str, positive: bool = True, space: Space = "RAS") -> Point
 def _parse_numbers(text: str, count: int, what: str, example: str) -> list[float]:
     parts = [part.strip() for part in text.split(",")]
     try:
-        values = [float(part) for part in parts]
+        # Python reads 1_0 as ten; who types that means something else.
+        values = [] if "_" in text else [float(part) for part in parts]
     except ValueError:
         values = []
     if len(values) != count or not all(math.isfinite(value) for value in values):

@@ -32,6 +32,10 @@ _SIMILAR_COUNT_RATIO = 1.5
 # |det| of the unit axis directions: 1 is orthogonal, 0 is flat. Below this the axes are parallel but for
 # rounding.
 _SINGULAR_VOLUME = 1e-6
+# Micro-CT has voxels of 0.001 mm; a body is 2 m long.
+_FINEST_MM, _WIDEST_MM = 1e-5, 1e4
+# Beyond this, places in single precision are off by more than a millimeter.
+_FARTHEST_MM = 1e7
 # Statistics of the values are taken on at most about this many voxels, evenly spread.
 _SAMPLE_SIZE = 1_000_000
 
@@ -47,6 +51,9 @@ class Volume:
             flipped, permuted or sheared. Copied, and read-only afterwards.
         name: what to call it in messages and reports, usually the file's name.
         modality: "CT", "MR" or "X-ray" when known; None to use `modality_guess`.
+        notes: sentences for the user about how it differs from the files that it was read from.
+        frame_of_reference: DICOM's name of the space that it lies in; positions in two spaces have nothing
+            to do with each other. "" if that is not known.
 
     Raises:
         BoneSAMError: empty, not 3D, NaN or infinite values, or an affine that is singular or not finite.
@@ -56,6 +63,8 @@ class Volume:
     ijk_to_ras: Affine
     name: str = ""
     modality: Modality | None = None
+    notes: tuple[str, ...] = ()
+    frame_of_reference: str = ""
 
     def __post_init__(self) -> None:
         if self.modality is not None and self.modality not in get_args(Modality):
@@ -127,6 +136,17 @@ class Volume:
         if abs(np.linalg.det(affine[:3, :3] / lengths)) < _SINGULAR_VOLUME:
             raise BoneSAMError(
                 f"The affine of {self._title} is singular, two of its axes are parallel: {_REEXPORT}"
+            )
+        if not ((lengths >= _FINEST_MM) & (lengths <= _WIDEST_MM)).all():
+            axis = int(np.abs(np.log(lengths)).argmax())
+            raise BoneSAMError(
+                f"The spacing of {self._title} along {'ijk'[axis]} is {lengths[axis]:g} mm, as no scan has: "
+                f"{_REEXPORT}"
+            )
+        if np.abs(affine[:3, 3]).max() > _FARTHEST_MM:
+            raise BoneSAMError(
+                f"The first voxel of {self._title} lies {np.abs(affine[:3, 3]).max():g} mm away from the "
+                f"origin, as in no scan: {_REEXPORT}"
             )
         affine.setflags(write=False)
         return affine

@@ -24,7 +24,16 @@ from numpy.typing import NDArray
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.volume import Affine, Float3, Volume
 
-__all__ = ["BONE_TERMINOLOGY", "Color", "SegmentInfo", "distinct_color", "open_complete", "write_mask"]
+__all__ = [
+    "BONE_TERMINOLOGY",
+    "Color",
+    "SegmentInfo",
+    "described_segments",
+    "distinct_color",
+    "open_complete",
+    "smallest_unsigned",
+    "write_mask",
+]
 
 Color: TypeAlias = tuple[float, float, float]
 
@@ -74,6 +83,22 @@ def distinct_color(number: int) -> Color:
     return red + white * (1 - red), green + white * (1 - green), blue + white * (1 - blue)
 
 
+def described_segments(labels: NDArray[Any], segments: Sequence[SegmentInfo]) -> list[SegmentInfo]:
+    """`segments`, and one with a number for a name for each further label that occurs.
+
+    Raises:
+        BoneSAMError: two have the same label.
+    """
+    values = {segment.value for segment in segments}
+    if len(values) < len(segments):
+        raise BoneSAMError("Two segments have the same label: each needs its own.")
+    present = {int(value) for plane in labels for value in np.unique(plane[plane > 0])}
+    numbered = [
+        SegmentInfo(value, f"Bone {value}", distinct_color(value)) for value in sorted(present - values)
+    ]
+    return [*segments, *numbered]
+
+
 def write_mask(
     labels: NDArray[Any],
     volume: Volume,
@@ -105,7 +130,7 @@ def write_mask(
             f"The mask has shape {labels.shape} and the volume {volume.shape} (k, j, i): "
             "they must be the same."
         )
-    labels = _smallest_unsigned(labels)
+    labels = smallest_unsigned(labels)
     affine = volume.ijk_to_ras
     _check_rectangular(affine, path)
     with open_complete(path) as file:
@@ -154,7 +179,12 @@ def open_complete(path: Path) -> Iterator[BinaryIO]:
         raise BoneSAMError(f"Cannot write '{path}': {reason}.") from error
 
 
-def _smallest_unsigned(labels: NDArray[Any]) -> NDArray[Any]:
+def smallest_unsigned(labels: NDArray[Any]) -> NDArray[Any]:
+    """The same labels as the smallest little-endian kind of unsigned number that holds them all.
+
+    Raises:
+        BoneSAMError: not whole numbers from 0 to 4294967295.
+    """
     if labels.dtype.kind not in "bui":
         raise BoneSAMError(f"The mask holds numbers of type {labels.dtype}: whole numbers are needed.")
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
@@ -259,23 +289,16 @@ def _segmentation_fields(
     labels: NDArray[Any], affine: Affine, segments: Sequence[SegmentInfo]
 ) -> dict[str, str]:
     """What 3D Slicer reads beside the voxels (in vtkMRMLSegmentationStorageNode): one layer for all."""
-    values = [segment.value for segment in segments]
-    if len(set(values)) < len(values):
-        raise BoneSAMError("Two segments have the same label: each needs its own.")
-    present = sorted({int(value) for plane in labels for value in np.unique(plane[plane > 0])})
+    named = described_segments(labels, segments)
     # Slicer takes the extent of the first segment for the whole layer, so all get the same one.
     extent = "0 -1 0 -1 0 -1"
-    if present:
+    if labels.any():
         ranges = []
         for axis in (2, 1, 0):
             others = tuple(other for other in range(3) if other != axis)
             occupied = np.flatnonzero(labels.any(axis=others))
             ranges += [occupied[0], occupied[-1]]
         extent = " ".join(str(n) for n in ranges)
-    named = list(segments)
-    named += [
-        SegmentInfo(value, f"Bone {value}", distinct_color(value)) for value in present if value not in values
-    ]
     k, j, i = labels.shape
     matrix = "".join(f"{_number(value)};" for value in affine.ravel())
     fields = {

@@ -10,6 +10,7 @@ from BoneSAMLib.batch.batch_run import BatchOutcome, run_batch
 from BoneSAMLib.batch.case import BatchPrompts, Case
 from BoneSAMLib.batch.case_run import CaseOutcome, CaseSettings
 from BoneSAMLib.batch.case_search import find_cases
+from BoneSAMLib.batch.shard import Shard, parse_shard
 
 __all__ = [
     "BatchOutcome",
@@ -17,6 +18,8 @@ __all__ = [
     "Case",
     "CaseOutcome",
     "CaseSettings",
+    "Shard",
     "find_cases",
+    "parse_shard",
     "run_batch",
 ]

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from BoneSAMLib.batch.case import Case
 from BoneSAMLib.batch.case_run import CaseOutcome, CaseSettings, run_case
+from BoneSAMLib.batch.dask_run import LOCAL, ClusterLostError, DaskRun
+from BoneSAMLib.batch.memory import available_memory
 from BoneSAMLib.batch.output_lock import only_run_in
+from BoneSAMLib.batch.shard import Shard
 from BoneSAMLib.batch.summary_page import write_summary
 from BoneSAMLib.batch.worker_pool import SegmenterMaker, WorkerPool
 from BoneSAMLib.bundle import open_bundle
@@ -21,6 +24,7 @@ from BoneSAMLib.session import Segmenter
 __all__ = ["SUMMARY", "BatchOutcome", "BatchProgress", "run_batch"]
 
 SUMMARY = "summary.html"
+_SMALLEST_MEMORY = 1_000_000_000
 BatchProgress = Callable[[CaseOutcome], None]
 
 
@@ -29,14 +33,18 @@ class BatchOutcome:
     """How a batch ended.
 
     Attributes:
-        outcomes: of every case, in the order of the cases.
+        outcomes: of every case that ended, in the order of the cases.
+        total: how many cases there are.
         seconds: wall time.
         summary: the page, which shows the worst cases first.
+        problem: a sentence, when the run ended before all cases did, or could not write its summary.
     """
 
     outcomes: list[CaseOutcome] = field(default_factory=list)
+    total: int = 0
     seconds: float = 0.0
     summary: Path = Path(SUMMARY)
+    problem: str = ""
 
     @property
     def failed(self) -> list[CaseOutcome]:
@@ -45,8 +53,11 @@ class BatchOutcome:
 
     @property
     def exit_code(self) -> int:
-        """0: all cases have their mask; 1: some have; 3: none has (2 is for what was never begun)."""
-        if not self.failed:
+        """0: all cases have their mask; 1: some have, or there is a problem; 3: none has.
+
+        2 is for what was never begun.
+        """
+        if not self.failed and not self.problem:
             return 0
         return 1 if len(self.failed) < len(self.outcomes) else 3
 
@@ -56,9 +67,12 @@ def run_batch(
     output: str | os.PathLike[str],
     *,
     workers: int = 1,
+    scheduler: str | None = None,
+    shard: Shard | None = None,
     resume: bool = False,
     device: str = "auto",
     weights: str | Path | None = None,
+    memory: int | None = None,
     time_limit: float | None = None,
     progress: BatchProgress | None = None,
     make_segmenter: SegmenterMaker | None = None,
@@ -73,15 +87,20 @@ def run_batch(
         output: folder of the summary, made if missing.
         workers: processes; the cores are shared among them. 0 works in this process, as is needed in
             3D Slicer's console; then nothing protects it from a case that takes all memory.
+        scheduler: address of a Dask scheduler whose workers do the work, instead of `workers` of this
+            machine; "local" starts a Dask cluster of `workers` here.
+        shard: do a part of the cases only, beside runs that do the other parts.
         resume: leave complete masks alone that come from the same input, prompts and weights.
         device, weights: as for `Segmenter`.
+        memory: bytes that a case may take; what would take more by its header is refused. None for an equal
+            share of what is free at the start.
         time_limit: seconds after which a case is given up; needs workers.
         progress: called after every case.
         make_segmenter: makes what segments, instead of `Segmenter`; picklable, called once per process.
 
     Raises:
         BoneSAMError: no cases, weights that cannot be loaded, a folder that cannot be written to or in which
-            another batch works.
+            another batch works, no scheduler at that address.
     """
     if not cases:
         raise BoneSAMError("There are no volumes to segment.")
@@ -89,38 +108,56 @@ def run_batch(
         raise BoneSAMError(
             "Use 0 or more workers; a time limit must be positive, and needs 1 worker or more."
         )
+    if memory is not None and memory < _SMALLEST_MEMORY:
+        raise BoneSAMError("Segmenting takes at least 1 GB of memory: allow that much.")
     check_device(device)
     cores = available_cores()
-    threads = max(1, cores // max(workers, 1))
+    elsewhere = scheduler not in (None, LOCAL)
+    threads = 1 if elsewhere else max(1, cores // max(workers, 1))
+    digest = None
     if make_segmenter is None:
-        open_bundle(weights)  # damaged weights are one error, not one of every case
-        make_segmenter = partial(Segmenter, device, weights, threads)
-    settings = CaseSettings(resume)
+        # Damaged weights are one error, not one of every case.
+        digest = open_bundle(weights).digest
+        folder_of_weights = None if weights is None else Path(weights).absolute()
+        make_segmenter = partial(Segmenter, device, folder_of_weights, threads)
+    if memory is None and not elsewhere:
+        free = available_memory()
+        memory = None if free is None else free // max(workers, 1)
+    settings = CaseSettings(resume, memory)
     folder, start = Path(output), time.perf_counter()
+    part = "" if shard is None else shard.suffix
+    summary = (folder / SUMMARY).with_stem(f"summary{part}")
+    if shard is not None:
+        cases = shard.of(cases)
     finished: dict[str, CaseOutcome] = {}
+    problem = ""
 
-    def outcome_so_far() -> BatchOutcome:
-        ordered = [finished[case.name] for case in cases if case.name in finished]
-        return BatchOutcome(ordered, time.perf_counter() - start, folder / SUMMARY)
+    def outcomes(lock: Path) -> Iterator[CaseOutcome]:
+        if not cases or (workers == 0 and scheduler is None):
+            return _one_by_one(cases, make_segmenter, settings)
+        if scheduler is None:
+            return WorkerPool(make_segmenter, settings, workers, threads, time_limit).run(cases)
+        run = DaskRun(scheduler, make_segmenter, settings, lock, digest, workers, threads, time_limit)
+        return run.run(cases)
 
-    with only_run_in(folder):
+    with only_run_in(folder, part) as lock:
         try:
-            outcomes: Iterator[CaseOutcome] = (
-                WorkerPool(make_segmenter, settings, workers, threads, time_limit).run(cases)
-                if workers
-                else _one_by_one(cases, make_segmenter, settings)
-            )
-            with closing(outcomes):  # type: ignore[type-var]
-                for outcome in outcomes:
+            with closing(outcomes(lock)) as ended:  # type: ignore[type-var]
+                for outcome in ended:
                     finished[outcome.case.name] = outcome
                     if progress is not None:
                         progress(outcome)
+        except ClusterLostError as error:
+            problem = str(error)
         finally:
             if finished:
-                write_summary(
-                    folder / SUMMARY, list(finished.values()), len(cases), time.perf_counter() - start
-                )
-    return outcome_so_far()
+                seconds = time.perf_counter() - start
+                try:
+                    write_summary(summary, list(finished.values()), len(cases), seconds)
+                except BoneSAMError as error:
+                    problem = problem or str(error)
+    ordered = [finished[case.name] for case in cases if case.name in finished]
+    return BatchOutcome(ordered, len(cases), time.perf_counter() - start, summary, problem)
 
 
 def available_cores() -> int:

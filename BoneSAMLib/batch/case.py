@@ -11,7 +11,7 @@ from BoneSAMLib.prompts import Box, Point
 
 __all__ = ["MASK_ENDINGS", "BatchPrompts", "Case"]
 
-MASK_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
+MASK_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")  # the last: DICOM segmentation
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Case:
         output: mask; ends in one of `MASK_ENDINGS`.
         prompts: what to segment; None when `error` says why that is not known.
         error: a sentence, when it is known from the start that this case fails.
+        surfaces: whether an STL file of each bone is wanted too.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Case:
     output: Path
     prompts: BatchPrompts | None
     error: str = ""
+    surfaces: bool = False
 
     @property
     def stem(self) -> str:
@@ -81,6 +83,11 @@ class Case:
     def record(self) -> Path:
         """The JSON file beside the mask. It has a name of its own: images often bring a .json along."""
         return self.output.parent / f"{self.stem}.bonesam.json"
+
+    @property
+    def surface_folder(self) -> Path:
+        """The folder beside the mask for the STL files."""
+        return self.output.parent / f"{self.stem}_stl"
 
     @property
     def staging(self) -> Path:

@@ -5,14 +5,16 @@ import contextlib
 import io
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from BoneSAMLib.batch.attempt import Attempt, LostCaseError
 from BoneSAMLib.batch.case import BatchPrompts, Case
+from BoneSAMLib.batch.memory import check_memory
 from BoneSAMLib.batch.record import (
     Record,
     claim_output,
@@ -22,11 +24,19 @@ from BoneSAMLib.batch.record import (
     write_record,
 )
 from BoneSAMLib.batch.scan_files import read_scan, scan_digest
+from BoneSAMLib.batch.staging import remove_staging, staged
 from BoneSAMLib.bundle import file_digest
 from BoneSAMLib.description import describe_volume
+from BoneSAMLib.dicom_segmentation import (
+    DICOM_ENDING,
+    check_segmentation_source,
+    write_dicom_segmentation,
+)
 from BoneSAMLib.errors import BoneSAMError, Cancelled
 from BoneSAMLib.many_bones import group_prompts, segment_everything, segment_prompted
-from BoneSAMLib.report import ReportedBone, thumbnail
+from BoneSAMLib.report import ReportedBone
+from BoneSAMLib.slice_pictures import thumbnail
+from BoneSAMLib.surface import write_surfaces
 from BoneSAMLib.terminology import bone_meaning
 from BoneSAMLib.volume import Volume
 from BoneSAMLib.writing import SegmentInfo, write_mask
@@ -34,7 +44,7 @@ from BoneSAMLib.writing import SegmentInfo, write_mask
 if TYPE_CHECKING:
     from BoneSAMLib.session import Segmenter
 
-__all__ = ["CaseOutcome", "CaseSettings", "Ending", "clean_up_case", "failed_case", "run_case"]
+__all__ = ["CaseOutcome", "CaseSettings", "Ending", "failed_case", "run_case"]
 
 Ending: TypeAlias = Literal["done", "kept", "failed"]
 _MOST_LISTED = 10  # slices to review in a record
@@ -46,9 +56,11 @@ class CaseSettings:
 
     Attributes:
         resume: leave a case alone whose mask is complete and comes from the same input, prompts and weights.
+        memory: bytes that a case may take; larger ones are refused. None for no limit.
     """
 
     resume: bool = False
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,8 +102,7 @@ def run_case(case: Case, segmenter: "Segmenter", settings: CaseSettings) -> Case
     """Segment one volume. Never raises but for KeyboardInterrupt and SystemExit, which leave it not begun."""
     start = time.perf_counter()
     earlier = read_record(case)
-    watch = _Stopwatch()
-    begun = False
+    watch, attempt = _Stopwatch(), Attempt(case)
     try:
         if case.prompts is None:
             raise BoneSAMError(case.error or "It is not known what to segment.")
@@ -106,21 +117,25 @@ def run_case(case: Case, segmenter: "Segmenter", settings: CaseSettings) -> Case
                 "weights": segmenter.bundle.digest,
             }
         if settings.resume and earlier is not None and is_valid(case, earlier, digests):
+            remove_staging(case)
             return CaseOutcome(case, "kept", earlier, seconds=time.perf_counter() - start)
+        if case.output.name.lower().endswith(DICOM_ENDING):
+            check_segmentation_source(case.source)
+        if settings.memory is not None:
+            check_memory(case.source, settings.memory)
         _make_folder(case)
         claim_output(case, earlier)
-        begun = True
-        write_record(case, "started", {"digests": digests})
-        record = _segment(case, case.prompts, segmenter, digests, watch)
+        attempt.begin(digests)
+        record = _segment(attempt, case.prompts, segmenter, digests, watch)
         return CaseOutcome(case, "done", record, seconds=time.perf_counter() - start)
     except (KeyboardInterrupt, SystemExit, Cancelled):
-        if begun:
-            clean_up_case(case)
+        attempt.clean_up()
         raise
+    except LostCaseError as error:  # whoever has it now writes its record
+        return CaseOutcome(case, "failed", error=str(error), seconds=time.perf_counter() - start)
     except Exception as error:  # one bad case must not stop the others, whatever is wrong with it
         message = _sentence(case, error)
-    if begun:
-        clean_up_case(case)
+    attempt.clean_up()
     return failed_case(case, message, time.perf_counter() - start)
 
 
@@ -135,21 +150,10 @@ def failed_case(case: Case, message: str, seconds: float) -> CaseOutcome:
     return CaseOutcome(case, "failed", record, message, seconds)
 
 
-def clean_up_case(case: Case) -> None:
-    """Remove what a case that was begun and not completed has left, so that it is as if not begun."""
-    shutil.rmtree(case.staging, ignore_errors=True)
-    record = read_record(case)
-    if record is None or record["status"] != "started":
-        return
-    with contextlib.suppress(OSError):
-        case.output.unlink(missing_ok=True)  # claimed: it was written between the two records
-        case.record.unlink(missing_ok=True)
-
-
 def _make_folder(case: Case) -> None:
     try:
         case.output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(case.staging, ignore_errors=True)
+        remove_staging(case)
     except OSError as error:
         raise BoneSAMError(
             f"Cannot make the folder '{case.output.parent}': {error.strerror or error}."
@@ -157,15 +161,21 @@ def _make_folder(case: Case) -> None:
 
 
 def _segment(
-    case: Case, prompts: BatchPrompts, segmenter: "Segmenter", digests: dict[str, str], watch: _Stopwatch
+    attempt: Attempt,
+    prompts: BatchPrompts,
+    segmenter: "Segmenter",
+    digests: dict[str, str],
+    watch: _Stopwatch,
 ) -> Record:
+    case = attempt.case
     with watch("read"):
         volume = read_scan(case.source)
     with watch("segment"):
-        labels, bones = _bones(volume, prompts, segmenter)
+        labels, bones = _bones(volume, prompts, segmenter, attempt.progress)
     counts = _voxel_counts(labels, bones)
     with watch("write"):
-        output_digest = _write_mask(case, volume, labels, bones)
+        output_digest = _write_mask(attempt, volume, labels, bones, segmenter.bundle.name)
+        surfaces = _write_surfaces(attempt, volume, labels, bones) if case.surfaces else None
     with watch("picture"):
         picture = _picture(volume, labels, bones)
     watch.seconds["total"] = round(sum(watch.seconds.values()), 3)
@@ -180,6 +190,7 @@ def _segment(
             "volume": describe_volume(volume),
             "confidence": round(_confidence(bones, counts, prompts.everything), 4),
             "bones": [_described(volume, bone, count) for bone, count in zip(bones, counts, strict=True)],
+            **({} if surfaces is None else {"surfaces": surfaces}),
             "seconds": watch.seconds,
             "picture": picture,
         },
@@ -187,30 +198,50 @@ def _segment(
 
 
 def _bones(
-    volume: Volume, prompts: BatchPrompts, segmenter: "Segmenter"
+    volume: Volume, prompts: BatchPrompts, segmenter: "Segmenter", progress: Callable[[float, str], None]
 ) -> tuple[NDArray[Any], list[ReportedBone]]:
     bones = prompts.bones or group_prompts(volume, prompts.boxes, prompts.points)
     session = segmenter.open(volume)
     if prompts.everything:
-        return segment_everything(session, _no_progress)
-    return segment_prompted(session, volume, bones, prompts.depth_attention, _no_progress)
+        return segment_everything(session, progress)
+    return segment_prompted(session, volume, bones, prompts.depth_attention, progress)
 
 
-def _no_progress(fraction: float, text: str) -> None:
-    pass
-
-
-def _write_mask(case: Case, volume: Volume, labels: NDArray[Any], bones: Sequence[ReportedBone]) -> str:
+def _write_mask(
+    attempt: Attempt, volume: Volume, labels: NDArray[Any], bones: Sequence[ReportedBone], weights: str
+) -> str:
     """Make the mask beside its place, move it there, and give its SHA-256."""
-    case.staging.mkdir()
-    try:
-        made = case.staging / case.output.name
-        write_mask(labels, volume, made, _segments(bones))
+    case = attempt.case
+    with staged(case) as folder:
+        made = folder / case.output.name
+        if made.name.lower().endswith(DICOM_ENDING):
+            prompted = case.prompts is not None and not case.prompts.everything
+            write_dicom_segmentation(
+                labels, volume, case.source, made, _segments(bones), prompted=prompted, weights=weights
+            )
+        else:
+            write_mask(labels, volume, made, _segments(bones))
         digest = file_digest(made)
+        attempt.confirm()
         made.replace(case.output)
-    finally:
-        shutil.rmtree(case.staging, ignore_errors=True)
     return digest
+
+
+def _write_surfaces(
+    attempt: Attempt, volume: Volume, labels: NDArray[Any], bones: Sequence[ReportedBone]
+) -> dict[str, str]:
+    """Make the surfaces beside their folder, move it there, and give their SHA-256; none of a projection."""
+    case = attempt.case
+    if volume.is_projection:
+        return {}
+    with staged(case) as folder:
+        made = folder / case.surface_folder.name
+        files = write_surfaces(labels, volume, made, _segments(bones))
+        digests = {path.name: file_digest(path) for path in files}
+        attempt.confirm()
+        shutil.rmtree(case.surface_folder, ignore_errors=True)
+        made.replace(case.surface_folder)
+    return digests
 
 
 def _segments(bones: Sequence[ReportedBone]) -> list[SegmentInfo]:

@@ -5,13 +5,14 @@ import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from BoneSAMLib.batch.case import MASK_ENDINGS, BatchPrompts, Case
 from BoneSAMLib.batch.case_table import read_case_table
 from BoneSAMLib.batch.scan_files import DicomHeader, dicom_header, kind_of
 from BoneSAMLib.errors import BoneSAMError
+from BoneSAMLib.surface import check_surfaces
 
 __all__ = ["find_cases"]
 
@@ -35,6 +36,7 @@ def find_cases(
     prompts: BatchPrompts | None = None,
     ending: str = ".seg.nrrd",
     depth_attention: bool = True,
+    surfaces: bool = False,
 ) -> list[Case]:
     """The volumes that `source` means, each with the file of its mask in the folder `output`.
 
@@ -47,10 +49,25 @@ def find_cases(
         prompts: for all volumes; for a table, None, or what its rows without prompts want.
         ending: of the masks, one of `MASK_ENDINGS`.
         depth_attention: for the prompts of a table; `prompts` have their own.
+        surfaces: whether an STL file of each bone is wanted beside its mask.
 
     Raises:
-        BoneSAMError: nothing is found, the table is none, no prompts, or an unknown ending.
+        BoneSAMError: nothing is found, the table is none, no prompts, an unknown ending, or a package that
+            the output needs is missing.
     """
+    if surfaces:
+        check_surfaces()
+    cases = _cases(source, output, prompts, ending, depth_attention)
+    return [replace(case, surfaces=surfaces) for case in cases]
+
+
+def _cases(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    prompts: BatchPrompts | None,
+    ending: str,
+    depth_attention: bool,
+) -> list[Case]:
     if ending not in MASK_ENDINGS:
         raise BoneSAMError(f"Unknown mask format '{ending}': use one of {', '.join(MASK_ENDINGS)}.")
     source, output = Path(source), Path(output)

@@ -3,12 +3,15 @@
 import datetime
 import json
 import platform
+import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, TypeAlias
 
 from BoneSAMLib.batch.case import Case
+from BoneSAMLib.batch.staging import staged
 from BoneSAMLib.bundle import file_digest
+from BoneSAMLib.dicom_segmentation import DICOM_ENDING, is_segmentation
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.reading import read_volume
 from BoneSAMLib.writing import open_complete
@@ -51,29 +54,46 @@ def write_record(case: Case, status: Status, content: Mapping[str, Any]) -> Reco
         "input": str(case.source),
         "output": case.output.name,
         "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        **({"surfaces": {}} if case.surfaces and status == "started" else {}),
         **content,
     }
-    with open_complete(case.record) as file:
-        file.write(json.dumps(record, indent=1, ensure_ascii=False).encode())
+    with staged(case) as folder:
+        made = folder / case.record.name
+        with open_complete(made) as file:
+            file.write(json.dumps(record, indent=1, ensure_ascii=False).encode())
+        made.replace(case.record)
     return record
 
 
 def is_valid(case: Case, record: Record | None, digests: Mapping[str, str]) -> bool:
-    """Whether the mask is complete and comes from this input, these prompts and these weights."""
+    """Whether mask and surfaces are complete and come from this input, these prompts and these weights."""
     if record is None or record["status"] != "complete":
         return False
     stored = record.get("digests", {})
-    return all(stored.get(what) == digest for what, digest in digests.items()) and _is_as_written(
-        case, record
+    return (
+        all(stored.get(what) == digest for what, digest in digests.items())
+        and _is_as_written(case, record)
+        and (not case.surfaces or _has_surfaces(case, record))
     )
 
 
 def claim_output(case: Case, record: Record | None) -> None:
-    """Remove the mask of an earlier run, so that no old mask is taken for a new one.
+    """Remove mask and surfaces of an earlier run, so that none is taken for a new one.
 
     Raises:
-        BoneSAMError: the file is not from an earlier run, or somebody has corrected the mask since.
+        BoneSAMError: they are not from an earlier run, or somebody has corrected the mask since.
     """
+    _claim_mask(case, record)
+    if record is not None and "surfaces" in record:
+        shutil.rmtree(case.surface_folder, ignore_errors=True)
+    if case.surfaces and case.surface_folder.exists():
+        raise BoneSAMError(
+            f"'{case.surface_folder}' exists and was not written by a batch: move it away, or choose another "
+            "folder."
+        )
+
+
+def _claim_mask(case: Case, record: Record | None) -> None:
     if not case.output.exists():
         return
     if record is None or record["status"] == "failed":
@@ -108,7 +128,19 @@ def _is_as_written(case: Case, record: Record) -> bool:
         return False
 
 
+def _has_surfaces(case: Case, record: Record) -> bool:
+    stored = record.get("surfaces")
+    try:
+        return isinstance(stored, dict) and all(
+            file_digest(case.surface_folder / name) == digest for name, digest in stored.items()
+        )
+    except OSError:
+        return False
+
+
 def _is_whole(case: Case) -> bool:
+    if case.output.name.lower().endswith(DICOM_ENDING):
+        return is_segmentation(case.output)
     try:
         read_volume(case.output)
     except BoneSAMError:

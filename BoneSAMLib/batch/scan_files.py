@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import pydicom
-from pydicom.uid import MediaStorageDirectoryStorage
 
+from BoneSAMLib.dicom_images import is_no_image
 from BoneSAMLib.dicom_reading import read_dicom
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.itk_reading import read_with_itk
@@ -32,7 +32,6 @@ _ENDINGS: dict[ScanKind, tuple[str, ...]] = {
 }
 _NIFTI_SIZES = {n.to_bytes(4, order) for n in (348, 540) for order in ("little", "big")}
 _NIFTI_MAGIC = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
-_NOT_IMAGES = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTIMAGE", "SR", "PR", "KO", "REG", "DOC", "FID"}
 _HEADER = 352
 
 
@@ -92,9 +91,7 @@ def dicom_header(path: Path) -> DicomHeader | None:
                 force=True,
                 specific_tags=[*keywords, "ImagePositionPatient"],
             )
-            stated = str(dataset.get("Modality", "")).upper()
-            is_directory = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
-            if stated in _NOT_IMAGES or is_directory or ("SOPClassUID" in dataset and "Rows" not in dataset):
+            if is_no_image(dataset):
                 return None
             if "Rows" not in dataset:
                 raise ValueError

@@ -17,14 +17,22 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING
 
+from BoneSAMLib.batch.attempt import clean_up_case
 from BoneSAMLib.batch.case import Case
-from BoneSAMLib.batch.case_run import CaseOutcome, CaseSettings, clean_up_case, failed_case, run_case
+from BoneSAMLib.batch.case_run import CaseOutcome, CaseSettings, failed_case, run_case
 from BoneSAMLib.errors import BoneSAMError
 
 if TYPE_CHECKING:
     from BoneSAMLib.session import Segmenter
 
-__all__ = ["SegmenterMaker", "WorkerPool", "thread_variables"]
+__all__ = [
+    "ATTEMPTS",
+    "SegmenterMaker",
+    "WorkerPool",
+    "interrupts_ignored",
+    "thread_environment",
+    "thread_variables",
+]
 
 SegmenterMaker = Callable[[], "Segmenter"]
 ATTEMPTS = 2
@@ -99,7 +107,7 @@ class WorkerPool:
             target=_work, args=(theirs, self._make_segmenter, self._settings), daemon=True
         )
         # Libraries look at these when they are imported, which comes before the first line of ours.
-        with thread_variables(self._threads), _interrupts_ignored():
+        with thread_variables(self._threads), interrupts_ignored():
             process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -176,11 +184,16 @@ class WorkerPool:
         self._workers.clear()
 
 
+def thread_environment(threads: int) -> dict[str, str]:
+    """What the libraries of a process look at when they are imported, to compute on so many threads."""
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads))
+
+
 @contextlib.contextmanager
 def thread_variables(threads: int) -> Iterator[None]:
     """Environment in which a new process computes on so many threads."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    os.environ.update(thread_environment(threads))
     try:
         yield
     finally:
@@ -192,7 +205,7 @@ def thread_variables(threads: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
+def interrupts_ignored() -> Iterator[None]:
     """Ctrl-C reaches all processes, and the first one decides: one that starts here never heeds it."""
     if threading.current_thread() is not threading.main_thread():
         yield

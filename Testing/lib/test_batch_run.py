@@ -1,9 +1,7 @@
 """Cases, one by one in this process: masks, records, summary, resuming, and everything that can go wrong."""
 
-import gzip
 import json
 import re
-import struct
 
 import numpy as np
 import pytest
@@ -228,8 +226,9 @@ def test_full_disk_leaves_nothing_and_resume_mends_it(scans, tmp_path, monkeypat
             raise OSError(28, "No space left on device")
 
         patch.setattr("os.fsync", full)
-        with pytest.raises(BoneSAMError, match="disk is full"):  # not even the summary can be written
-            Run(tmp_path)
+        run = Run(tmp_path)
+        assert run.outcome.exit_code == 3
+        assert "disk is full" in run.outcome.problem  # not even the summary can be written
         assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
     assert Run(tmp_path, resume=True).outcome.exit_code == 0
 
@@ -271,126 +270,6 @@ def test_interrupted_case_leaves_nothing(scans, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             Run(tmp_path)
     assert contents(tmp_path / "out") == {}
-
-
-# ----------------------------------------------------------------------------------- malformed volumes
-
-
-def header_of(path, offset, code, *numbers):
-    """Overwrite fields of an uncompressed NIfTI header."""
-    content = bytearray(path.read_bytes())
-    struct.pack_into(code, content, offset, *numbers)
-    path.write_bytes(content)
-
-
-def nifti(change):
-    def make(folder):
-        change(write_scan(folder / "bad.nii"))
-
-    return make
-
-
-def array(make):
-    return lambda folder: write_scan(folder / "bad.nii", make())
-
-
-def rewritten(name, change):
-    def make(folder):
-        path = write_scan(folder / name)
-        path.write_bytes(change(path.read_bytes()))
-
-    return make
-
-
-def series(**changes):
-    return lambda folder: write_series(folder / "bad", **changes)
-
-
-def with_duplicate(folder):
-    first = min(write_series(folder / "bad").iterdir())
-    (folder / "bad" / "copy").write_bytes(first.read_bytes())
-
-
-def with_gap(folder):
-    sorted(write_series(folder / "bad", count=7).iterdir())[3].unlink()
-
-
-NAN = np.full((6, 24, 20), np.nan, np.float32)
-MALFORMED = {
-    "cut NIfTI": rewritten("bad.nii", lambda data: data[:1000]),
-    "header only": rewritten("bad.nii", lambda data: data[:352]),
-    "half a header": rewritten("bad.nii", lambda data: data[:100]),
-    "cut gzip": rewritten("bad.nii.gz", lambda data: data[: len(data) // 2]),
-    "wrong gzip checksum": rewritten("bad.nii.gz", lambda data: data[:-8] + bytes(8)),
-    "gzip of nothing": rewritten("bad.nii.gz", lambda data: gzip.compress(b"")),
-    "gzip twice": rewritten("bad.nii.gz", gzip.compress),
-    "text": rewritten("bad.nii.gz", lambda data: b"<html>Not found</html>"),
-    "no bytes": rewritten("bad.nii.gz", lambda data: b""),
-    "zeros": rewritten("bad.nii", lambda data: bytes(5000)),
-    "cut NRRD": rewritten("bad.nrrd", lambda data: data[:400]),
-    "NRRD header only": rewritten("bad.nrrd", lambda data: data.split(b"\n\n")[0] + b"\n\n"),
-    "cut MHA": rewritten("bad.mha", lambda data: data[:-3000]),
-    "MHA without data": rewritten("bad.mha", lambda data: data[:60]),
-    "detached data missing": rewritten("bad.mhd", lambda data: data.replace(b"bad", b"gone")),
-    "NaN": array(lambda: NAN),
-    "infinity": array(lambda: np.where(NAN == 0, 0, np.inf).astype(np.float32)),
-    "one row": array(lambda: np.ones((1, 1, 9), np.int16)),
-    "huge size": nifti(lambda path: header_of(path, 40, "<8h", 3, 32000, 32000, 32000, 1, 1, 1, 1)),
-    "negative size": nifti(lambda path: header_of(path, 40, "<8h", 3, -5, 24, 6, 1, 1, 1, 1)),
-    "no size": nifti(lambda path: header_of(path, 40, "<8h", 3, 0, 24, 6, 1, 1, 1, 1)),
-    "4D": nifti(lambda path: header_of(path, 40, "<8h", 4, 20, 24, 3, 2, 1, 1, 1)),
-    "9 dimensions": nifti(lambda path: header_of(path, 40, "<8h", 9, 20, 24, 6, 1, 1, 1, 1)),
-    "RGB": nifti(lambda path: header_of(path, 70, "<2h", 128, 24)),
-    "complex": nifti(lambda path: header_of(path, 70, "<2h", 32, 64)),
-    "unknown type": nifti(lambda path: header_of(path, 70, "<2h", 77, 16)),
-    "no spacing": nifti(
-        lambda path: (header_of(path, 76, "<8f", *[0.0] * 8), header_of(path, 280, "<12f", *[0.0] * 12))
-    ),
-    "spacing NaN": nifti(
-        lambda path: (
-            header_of(path, 76, "<8f", *[float("nan")] * 8),
-            header_of(path, 280, "<12f", *[float("nan")] * 12),
-        )
-    ),
-    "singular affine": nifti(
-        lambda path: (
-            header_of(path, 252, "<2h", 0, 1),
-            header_of(path, 280, "<12f", 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0),
-        )
-    ),
-    "no magic": nifti(lambda path: header_of(path, 0, "<i", 7)),
-    "DICOM cut": rewritten("bad.nii", lambda data: bytes(128) + b"DICM" + b"\x08\x00"),
-    "DICOM without position": series(ImagePositionPatient=lambda k: [0, 0, 4 * k] if k else None),
-    "DICOM without orientation": series(ImageOrientationPatient=None),
-    "DICOM without pixel spacing": series(PixelSpacing=None),
-    "DICOM pixel spacing zero": series(PixelSpacing=[0, 0]),
-    "DICOM sizes differ": series(Rows=lambda k: 24 if k else 12),
-    "DICOM directions differ": series(
-        ImageOrientationPatient=lambda k: [1, 0, 0, 0, 1, 0] if k else [1, 0, 0, 0, 0, 1]
-    ),
-    "DICOM slice twice": with_duplicate,
-    "DICOM slice missing": with_gap,
-    "DICOM uneven": series(ImagePositionPatient=lambda k: [0, 0, 4 * k + (1.7 if k == 2 else 0)]),
-    "DICOM gantry tilt": series(ImagePositionPatient=lambda k: [0, 1.5 * k, 4 * k]),
-    "DICOM pixels cut": series(PixelData=lambda k: b"\x01\x02" if k == 2 else bytes(960)),
-    "DICOM without pixels": series(PixelData=None),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", MALFORMED)
-def test_malformed_volume_is_one_line_and_no_mask(tmp_path, kind):
-    write_scan(tmp_path / "in" / "good.nii.gz")
-    MALFORMED[kind](tmp_path / "in")
-    run = Run(tmp_path)
-    assert run.endings["good"] == "done"
-    others = {name: ending for name, ending in run.endings.items() if name != "good"}
-    for outcome in run.outcome.failed:
-        assert "\n" not in outcome.error
-        assert outcome.error.endswith(".")
-        assert "Error:" not in outcome.error, "an exception that nobody had foreseen"
-    # A series that lost one slice to damage may not pass as a shorter one.
-    assert set(others.values()) == {"failed"}
-    assert {path.name for path in (tmp_path / "out").rglob("*.seg.nrrd")} == {"good.seg.nrrd"}
 
 
 # ----------------------------------------------------------------------------------------- command line

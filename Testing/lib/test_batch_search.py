@@ -77,7 +77,7 @@ def test_series_in_the_folder_itself_is_called_like_it(tmp_path):
 def test_dicom_that_is_no_image_is_left_out(tmp_path):
     write_series(tmp_path / "in" / "ct")
     write_series(tmp_path / "in" / "seg", Modality="SEG")
-    write_series(tmp_path / "in" / "report", Rows=None)
+    write_series(tmp_path / "in" / "report", Rows=None, Modality="SR")
     assert list(found(tmp_path / "in", tmp_path / "out")) == ["ct"]
 
 
