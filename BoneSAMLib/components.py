@@ -14,7 +14,7 @@ Mask = NDArray[np.bool_]
 
 
 def bounding_box(mask: Mask) -> tuple[slice, slice, slice] | None:
-    """The smallest block of a mask [w, v, u] that holds all of it; None for an empty mask."""
+    """The smallest block that holds all of a mask, as slices of its three axes; None for an empty mask."""
     parts = []
     for axis in range(3):
         used = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))

@@ -206,5 +206,5 @@ class SegmenterLike(Protocol):
     def bundle(self) -> BundleLike:
         """Its weights."""
 
-    def open(self, volume: Volume, /) -> SessionLike:
-        """Start working on a volume."""
+    def open(self, volume: Volume, others: Sequence[Volume], fusion: str, /) -> SessionLike:
+        """Start working on a volume, and on others of its study with it."""

@@ -39,12 +39,14 @@ class MaskRequest:
         volume: itself.
         settings: in force when asked.
         step: the prompts, the mask shown, and the mask to be corrected.
+        others: further volumes of the study, with their states.
     """
 
     key: VolumeKey
     volume: Volume
     settings: Settings
     step: Step
+    others: tuple[tuple[VolumeKey, Volume], ...] = ()
 
     def segment(self, cache: SessionCache, job: Job) -> Outcome:
         """The bone that the prompts mean.
@@ -123,12 +125,15 @@ class MaskRequest:
         return replace(outcome, bones=tuple(replace(bone, name=text) for bone in outcome.bones))
 
     def _session(self, cache: SessionCache) -> SessionLike:
-        return cache.session(self.key, self.volume, self.settings.device, self.settings.weights)
+        settings = self.settings
+        return cache.session(
+            self.key, self.volume, settings.device, settings.weights, self.others, settings.fusion
+        )
 
     def _needs_no_network(self, outcome: Outcome) -> bool:
         """Whether only the post-processing has changed since the outcome was made."""
         recipe = outcome.recipe
-        return recipe is not None and recipe.depth_attention == self.settings.depth_attention
+        return recipe is not None and recipe.of_network == self.settings.recipe.of_network
 
     def _earlier(self, cache: SessionCache, session: SessionLike) -> Any:
         """What the new prompts correct: a session's result, a mask, or None to begin from nothing."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import slicer
 
+from BoneSAMLib.companion import check_same_space
 from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.errors import BoneSAMError, Cancelled
 from BoneSAMLib.mask_request import MaskRequest
@@ -76,6 +77,8 @@ def segment(
     smoothingMm: float = 0.0,
     keepInsideRoi: bool = False,
     removeSmallIslands: bool = False,
+    otherVolumeNodes: "Sequence[slicer.vtkMRMLScalarVolumeNode]" = (),
+    fusion: str = "average",
     cache: SessionCache | None = None,
 ) -> SegmentedBone:
     """Segment one bone from a box, points, or both, and write it into a segment. Other segments stay as is.
@@ -101,6 +104,10 @@ def segment(
         smoothingMm: standard deviation of the Gaussian that smooths the mask, 0 to 5 mm.
         keepInsideRoi: the mask does not leave the box.
         removeSmallIslands: only the largest part of the mask stays, and parts with a positive point.
+        otherVolumeNodes: further sequences of the same study, such as T2 beside T1, on which the network
+            runs as well. They lie where the world shows them, on grids of their own, and may be under
+            transforms that register them. Each takes as much time and memory as the first.
+        fusion: how the answers become one: "average", or "maximum", which finds what is bone in any of them.
         cache: see `newCache`; None keeps nothing for the next call.
 
     Raises:
@@ -128,8 +135,10 @@ def segment(
         smoothing_mm=smoothingMm,
         keep_inside=keepInsideRoi,
         remove_small_islands=removeSmallIslands,
+        fusion=fusion,
     )
-    request = MaskRequest(key, volume, settings, step)
+    others = _others(otherVolumeNodes, volumeNode, volume)
+    request = MaskRequest(key, volume, settings, step, others)
     ask = request.segment if step.can_be_segmented else partial(request.segment_text, bone or "")
     outcome = _answer(ask, cache, progress)
     if outcome.mask.is_empty:
@@ -202,6 +211,8 @@ def segmentAll(
     weights: str | Path = "",
     depthAttention: bool = True,
     smoothingMm: float = 0.0,
+    otherVolumeNodes: "Sequence[slicer.vtkMRMLScalarVolumeNode]" = (),
+    fusion: str = "average",
     cache: SessionCache | None = None,
 ) -> list[SegmentedBone]:
     """Segment every bone without a prompt, each into a new segment "Bone 1", "Bone 2", ..., largest first.
@@ -215,9 +226,15 @@ def segmentAll(
     source, key, volume = _opened(volumeNode)
     _requireTarget(segmentationNode, volumeNode)
     settings = Settings(
-        device=device, weights=str(weights), depth_attention=depthAttention, smoothing_mm=smoothingMm
+        device=device,
+        weights=str(weights),
+        depth_attention=depthAttention,
+        smoothing_mm=smoothingMm,
+        fusion=fusion,
     )
-    outcome = _answer(MaskRequest(key, volume, settings, Step()).segment_all, cache, progress)
+    others = _others(otherVolumeNodes, volumeNode, volume)
+    request = MaskRequest(key, volume, settings, Step(), others)
+    outcome = _answer(request.segment_all, cache, progress)
     if not outcome.bones:
         raise BoneSAMError(f"No bone was found in '{volumeNode.GetName()}'.")
     _requireUnchanged(source, key)
@@ -245,6 +262,21 @@ def _opened(volumeNode: Any) -> tuple[NodeVolumeSource, VolumeKey, Volume]:
     # Before reading: a change in between then counts as one.
     key = VolumeKey(source.identifier, source.modified_time)
     return source, key, source.read()
+
+
+def _others(
+    nodes: "Sequence[slicer.vtkMRMLScalarVolumeNode]", volumeNode: Any, volume: Volume
+) -> tuple[tuple[VolumeKey, Volume], ...]:
+    if isinstance(nodes, slicer.vtkMRMLNode | str):
+        raise BoneSAMError("otherVolumeNodes is a list: give [node], even for one volume.")
+    others = []
+    for node in nodes:
+        if node is volumeNode:
+            raise BoneSAMError(f"'{node.GetName()}' is among otherVolumeNodes and the volume itself.")
+        _, key, other = _opened(node)
+        check_same_space(volume, other)
+        others.append((key, other))
+    return tuple(others)
 
 
 def _requireTarget(segmentationNode: Any, volumeNode: Any) -> None:

@@ -7,7 +7,7 @@ from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.mrml import ijkToRas, toWorld, volumeFromNode
 from BoneSAMLib.volume import Volume
 
-__all__ = ["NodeVolumeSource"]
+__all__ = ["NodeVolumeSource", "findVolume"]
 
 
 class NodeVolumeSource:
@@ -54,6 +54,12 @@ class NodeVolumeSource:
                 f"The volume '{self.volumeNode.GetName()}' is no longer in the scene: choose another one."
             )
         return volumeFromNode(self.volumeNode, inWorld=True)
+
+
+def findVolume(scene: "slicer.vtkMRMLScene", identifier: str) -> NodeVolumeSource | None:
+    """The volume with a node ID in a scene, or None."""
+    node = scene.GetNodeByID(identifier)
+    return None if node is None else NodeVolumeSource(node)
 
 
 def _placeInWorld(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> bytes:

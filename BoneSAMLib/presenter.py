@@ -70,6 +70,7 @@ class Presenter:
         prepare: called before the network is needed, for example to ask and install what it needs. Raises
             BoneSAMError if it cannot, Cancelled if the user declines.
         translate: turns an English text, which may hold {placeholders}, into the user's language.
+        find_volume: the volume with an identifier, for `Settings.second_volume`; None if there is none.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Presenter:
         runner: JobRunner | None = None,
         prepare: Callable[[], None] | None = None,
         translate: Callable[[str], str] = str,
+        find_volume: Callable[[str], VolumeSource | None] = lambda identifier: None,
     ) -> None:
         self._view = view
         self._runner: JobRunner = runner or Worker(view.post)
@@ -95,6 +97,7 @@ class Presenter:
             self._table,
             self._messages,
             prepare,
+            find_volume,
             reporting=self._reporting,
             show=self._render,
         )
@@ -155,8 +158,19 @@ class Presenter:
         """Work on a volume, or on none. Nothing is computed yet. A bone that is not accepted is dropped."""
         if source is None:
             self._bone.forget_volume()
-        else:
-            self._bone.open(source)
+            return
+        self._bone.open(source)
+        if source.identifier == self.settings.second_volume:
+            self._use_no_second_volume()
+        try:
+            self._bone.open_second(self.settings.second_volume)
+        except BoneSAMError:
+            self._use_no_second_volume()
+            raise
+
+    def _use_no_second_volume(self) -> None:
+        self._settings.change(replace(self.settings, second_volume=""))
+        self._bone.open_second("")
 
     @_intent()
     def volume_modified(self) -> None:
@@ -174,7 +188,8 @@ class Presenter:
                 )
             bone.forget_volume()
         if identifier == self.settings.second_volume:
-            self._settings.change(replace(self.settings, second_volume=""))
+            self._use_no_second_volume()
+            self._follow()
 
     # Prompts.
 
@@ -400,11 +415,17 @@ class Presenter:
         """Use other settings; live, the mask follows. Other weights or another device are loaded first."""
         model = (settings.device, settings.weights)
         now = (self.settings.device, self.settings.weights)
+        if settings.second_volume != self.settings.second_volume:
+            self._bone.open_second(settings.second_volume)
         self._settings.change(replace(settings, device=now[0], weights=now[1]))
         if model != now:
             if Action.MODEL in self.enabled:
                 self._bone.load(*model)
-        elif self._bone.work in (None, Work.SEGMENT):
+        else:
+            self._follow()
+
+    def _follow(self) -> None:
+        if self._bone.work in (None, Work.SEGMENT):
             self._bone.follow()
 
     @_intent(Action.MODEL)

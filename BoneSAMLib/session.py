@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from BoneSAMLib.bundle import Bundle, open_bundle
+from BoneSAMLib.companion import Companion, check_fusion
 from BoneSAMLib.engine import Engine, OnnxEngine
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.prompts import Box, Point
@@ -34,25 +35,41 @@ class Segmenter:
         self.bundle: Bundle = open_bundle(weights)
         self.engine: Engine = OnnxEngine(self.bundle, device, threads)
 
-    def open(self, volume: Volume) -> "Session":
+    def open(self, volume: Volume, others: Sequence[Volume] = (), fusion: str = "average") -> "Session":
         """Start working on a volume. Nothing is computed yet.
 
-        A session is not for use from several threads at once.
+        A session is not for use from several threads at once. `others` and `fusion`: as for `Session`.
+
+        Raises:
+            BoneSAMError: as `Session`.
         """
-        return Session(volume, self.engine)
+        return Session(volume, self.engine, others, fusion)
 
 
 class Session:
     """Segments bones in one volume; keeps slice embeddings between calls.
 
+    Further volumes of the study, such as T2 beside T1, may be looked at with it. They need not have its grid:
+    they are resampled to it, so prompts and masks are those of the first volume. The network runs on each,
+    and where a volume has voxels its logits count. With n volumes everything takes n times the time, and each
+    takes the memory of the first (320 MB of embeddings at most) and, on another grid, a copy on that grid.
+
     Args:
         volume: the scan.
         engine: what runs the network.
+        others: co-registered volumes, in the same physical space.
+        fusion: "average", or "maximum", which finds what is bone in any of them.
+
+    Raises:
+        BoneSAMError: an unknown fusion, another volume that does not overlap, or a radiograph among several.
     """
 
-    def __init__(self, volume: Volume, engine: Engine) -> None:
+    def __init__(
+        self, volume: Volume, engine: Engine, others: Sequence[Volume] = (), fusion: str = "average"
+    ) -> None:
+        check_fusion(fusion)
         self.volume = volume
-        self._decoder = SliceDecoder(engine)
+        self._decoder = SliceDecoder(engine, [Companion(volume, other) for other in others], fusion)
         self._frames = [SliceFrame(volume, axis) for axis in range(3)]
 
     def segment(

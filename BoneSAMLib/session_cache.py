@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from BoneSAMLib.cropped_mask import CroppedMask
@@ -45,7 +45,7 @@ class SessionCache:
         self._segmenter: SegmenterLike | None = None
         self._made_for: tuple[str, str] | None = None
         self._session: SessionLike | None = None
-        self._key: tuple[VolumeKey, str, str] | None = None
+        self._key: tuple[object, ...] | None = None
         self._accepted: deque[Outcome] = deque(maxlen=_ACCEPTED)
 
     def load(self, device: str, weights: str) -> SegmenterLike:
@@ -61,14 +61,26 @@ class SessionCache:
             segmenter = self._segmenter if self._made_for == (device, weights) else None
         return segmenter or self.load(device, weights)
 
-    def session(self, key: VolumeKey, volume: Volume, device: str, weights: str) -> SessionLike:
-        """The session for a state of a volume; the same one while volume, weights and device stay."""
+    def session(
+        self,
+        key: VolumeKey,
+        volume: Volume,
+        device: str,
+        weights: str,
+        others: Sequence[tuple[VolumeKey, Volume]] = (),
+        fusion: str = "average",
+    ) -> SessionLike:
+        """The session for a state of a volume; the same one while volumes, weights and device stay.
+
+        `others`: further volumes of the study and their states; `fusion`: see `Session`.
+        """
         segmenter = self.segmenter(device, weights)
-        wanted = (key, segmenter.bundle.digest, device)
+        states = tuple(other_key for other_key, _ in others)
+        wanted = (key, segmenter.bundle.digest, device, states, fusion if others else "")
         with self._lock:
             if self._session is not None and self._key == wanted:
                 return self._session
-        session = segmenter.open(volume)
+        session = segmenter.open(volume, [other for _, other in others], fusion)
         with self._lock:
             self._session, self._key = session, wanted
             self._accepted.clear()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+from BoneSAMLib.companion import check_fusion
 from BoneSAMLib.engine import check_device
 from BoneSAMLib.errors import BoneSAMError
 
@@ -21,6 +22,13 @@ class Recipe:
     smoothing_mm: float
     keep_inside: bool
     remove_small_islands: bool
+    second_volume: str
+    fusion: str
+
+    @property
+    def of_network(self) -> tuple[bool, str, str]:
+        """The part that decides what the network answers; the rest comes after it."""
+        return self.depth_attention, self.second_volume, self.fusion
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,12 @@ class Settings:
         keep_inside: the mask does not leave the drawn box.
         remove_small_islands: only the largest part of the mask stays, and parts with a positive point.
         live: every finished prompt updates the mask; else only on demand.
-        second_volume: identifier of another sequence of the same study; "" for none.
+        second_volume: identifier of another sequence of the same study, which the network looks at as well;
+            "" for none.
+        fusion: how the two become one: "average" or "maximum" of the logits.
 
     Raises:
-        BoneSAMError: an unknown device, or smoothing beyond its range.
+        BoneSAMError: an unknown device or fusion, or smoothing beyond its range.
     """
 
     device: str = "auto"
@@ -49,9 +59,11 @@ class Settings:
     remove_small_islands: bool = False
     live: bool = True
     second_volume: str = ""
+    fusion: str = "average"
 
     def __post_init__(self) -> None:
         check_device(self.device)
+        check_fusion(self.fusion)
         if not (math.isfinite(self.smoothing_mm) and 0 <= self.smoothing_mm <= LARGEST_SMOOTHING_MM):
             raise BoneSAMError(
                 f"Smoothing of {self.smoothing_mm} mm is not possible: "
@@ -61,7 +73,14 @@ class Settings:
     @property
     def recipe(self) -> Recipe:
         """The part that changes masks."""
-        return Recipe(self.depth_attention, self.smoothing_mm, self.keep_inside, self.remove_small_islands)
+        return Recipe(
+            self.depth_attention,
+            self.smoothing_mm,
+            self.keep_inside,
+            self.remove_small_islands,
+            self.second_volume,
+            self.fusion if self.second_volume else "",
+        )
 
     def to_strings(self) -> dict[str, str]:
         """Every setting as text, for a scene's parameter node."""

@@ -1,20 +1,21 @@
 """The network on any slices of a region: batches, depth attention, and what is kept between calls."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from BoneSAMLib.companion import Answer, Companion, fused
 from BoneSAMLib.engine import Engine
 from BoneSAMLib.prompt_tokens import SlicePrompts
 from BoneSAMLib.region import CUBE, PIXELS, Array, Region
 
 BATCH = 8  # slices a call: larger ones are no faster on two cores and delay cancelling
-CACHED_SLICES = 160  # at 2 MB each
-CACHED_CUBES = 8  # at 2 MB each
+CACHED_SLICES = 160  # of each volume, at 2 MB each
+CACHED_CUBES = 8  # of each volume, at 2 MB each
 CUBE_STEP = 0.75  # distance of cubes along the stack, in cubes: no slice lies near a cube's end
 NO_MASK = np.zeros((BATCH, 1, CUBE, CUBE), np.float32)
 
@@ -22,10 +23,22 @@ Between = Callable[[float], None]
 
 
 class SliceDecoder:
-    """Runs an engine on slices; slices and cubes that it has seen are not computed again."""
+    """Runs an engine on slices; slices and cubes that it has seen are not computed again.
 
-    def __init__(self, engine: Engine) -> None:
+    With companions it looks at the same slices of each of them too, and fuses the answers. Every volume has
+    its own embeddings, and takes the memory and the time that the first one takes.
+
+    Args:
+        engine: what runs the network.
+        companions: other volumes of the study.
+        fusion: "average" or "maximum" of the logits; see `BoneSAMLib.companion`.
+    """
+
+    def __init__(self, engine: Engine, companions: Sequence[Companion] = (), fusion: str = "average") -> None:
         self._engine = engine
+        self._companions = companions
+        self._fusion = fusion
+        self._volumes = 1 + len(companions)
         self._embeddings: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()
         self._attention_maps: OrderedDict[Any, Array] = OrderedDict()
 
@@ -63,21 +76,41 @@ class SliceDecoder:
         """
         # Slices of a run that the cache cannot hold would push each other out before they are asked again.
         keep = len(indices) <= CACHED_SLICES
+        others = [(one, one.region(region, partial(between, 0.0))) for one in self._companions]
         for begin in range(0, len(indices), BATCH):
             part = indices[begin : begin + BATCH]
-            done = begin / len(indices)
-            between(done)
-            if depth_attention and region.frame.size[2] > 1:
-                attention, use = self._attention(region, part, prompts, partial(between, done))
-            else:
-                attention = np.zeros((len(part), 2, CUBE, CUBE), np.float32)
-                use = np.zeros(len(part), np.float32)
-            embedding, skip = self._embed(region, part, keep)
-            points, labels = prompts.tokens(region, part)
+            pause = partial(between, begin / len(indices))
             masks = NO_MASK[: len(part)] if previous is None else previous[begin : begin + BATCH]
-            logits, iou = self._engine.decode(embedding, skip, attention, use, points, labels, masks)
+            ask = partial(self._answer, part, prompts, depth_attention, keep, masks, pause)
+            answers: list[Answer] = [(*ask(region), None)]
+            for companion, square in others:
+                seen = companion.seen(square, part, answers[0][0].shape[-1])
+                if seen.any():
+                    answers.append((*ask(square), seen))
+            logits, iou = fused(answers, self._fusion)
             yield part, logits, iou
         between(1.0)
+
+    def _answer(
+        self,
+        indices: NDArray[np.int64],
+        prompts: SlicePrompts,
+        depth_attention: bool,
+        keep: bool,
+        masks: Array,
+        between: Callable[[], None],
+        region: Region,
+    ) -> tuple[Array, Array]:
+        """Logits [b, 4, 128, 128] and predicted IoU [b, 4] of slices of one volume."""
+        between()
+        if depth_attention and region.frame.size[2] > 1:
+            attention, use = self._attention(region, indices, prompts, between)
+        else:
+            attention = np.zeros((len(indices), 2, CUBE, CUBE), np.float32)
+            use = np.zeros(len(indices), np.float32)
+        embedding, skip = self._embed(region, indices, keep)
+        points, labels = prompts.tokens(region, indices)
+        return self._engine.decode(embedding, skip, attention, use, points, labels, masks)
 
     def _embed(self, region: Region, indices: NDArray[np.int64], keep: bool) -> tuple[Array, Array]:
         """Embeddings [n, c, 64, 64] and skip features [n, c, 128, 128], from the cache where it has them."""
@@ -94,7 +127,7 @@ class SliceDecoder:
         parts = [cache[key] for key in keys]
         for key in keys:
             cache.move_to_end(key)
-        while len(cache) > CACHED_SLICES:
+        while len(cache) > CACHED_SLICES * self._volumes:
             cache.popitem(last=False)
         embedding, skip = (np.stack(half).astype(np.float32) for half in zip(*parts, strict=True))
         return embedding, skip
@@ -140,7 +173,7 @@ class SliceDecoder:
                 channel = (w[:, None, None] & v[:, None] & u).astype(np.float32)
             cache[key] = self._engine.attend(np.stack([region.cube(center), channel])[None])[0]
         cache.move_to_end(key)
-        while len(cache) > CACHED_CUBES:
+        while len(cache) > CACHED_CUBES * self._volumes:
             cache.popitem(last=False)
         return cache[key]
 

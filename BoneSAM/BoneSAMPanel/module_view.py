@@ -1,6 +1,7 @@
 """The view of the presenter in 3D Slicer: widgets, markups, slice views and scene put together."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from slicer.util import VTKObservationMixin
 
 from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.errors import BoneSAMError, Cancelled
+from BoneSAMLib.mrml import orientedBoxFromRoi
 from BoneSAMLib.node_segment_store import NodeSegmentStore
 from BoneSAMLib.node_settings_store import NodeSettingsStore
-from BoneSAMLib.node_volume_source import NodeVolumeSource
+from BoneSAMLib.node_volume_source import NodeVolumeSource, findVolume
 from BoneSAMLib.panel import Message, Panel
 from BoneSAMLib.presenter import Presenter
 from BoneSAMLib.scene.mask_preview import MaskPreview
@@ -66,6 +68,7 @@ class ModuleView(VTKObservationMixin):
             ui.segmentationSelector,
             ui.segmentsTable,
             ui.secondVolumeSelector,
+            ui.regionSelector,
         ):
             widget.setMRMLScene(scene)
         self._sliceViews = SliceViews(scene)
@@ -80,6 +83,7 @@ class ModuleView(VTKObservationMixin):
             openSegmenter,
             prepare=prepare or self._installer.ensure,
             translate=_,
+            find_volume=partial(findVolume, scene),
         )
         self._watch = SceneWatch(self.presenter)
         self._prompts.presenter = self.presenter
@@ -87,6 +91,7 @@ class ModuleView(VTKObservationMixin):
         self._shortcuts = Shortcuts(ui)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onVolumeChosen)
         ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentationChosen)
+        ui.regionSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onRegionChosen)
         ui.handEditingButton.connect("contentsCollapsed(bool)", self._onHandEditing)
         ui.installGpuButton.connect("clicked(bool)", self._onInstallGpuSupport)
         for event, handler in (
@@ -178,6 +183,17 @@ class ModuleView(VTKObservationMixin):
     def _onSegmentationChosen(self, segmentationNode: Any) -> None:
         if segmentationNode is not self._store.segmentationNode:
             self._useStore(segmentationNode)
+
+    def _onRegionChosen(self, roiNode: Any) -> None:
+        if roiNode is None:
+            return
+        self.ui.messageFrame.hide()
+        try:
+            self.presenter.set_box(orientedBoxFromRoi(roiNode))
+        except BoneSAMError as error:
+            self.show_message(Message("error", str(error)))
+        # Taken, not followed: it may be chosen again once it was changed.
+        self.ui.regionSelector.setCurrentNode(None)
 
     def _onHandEditing(self, isCollapsed: bool) -> None:
         if isCollapsed:

@@ -35,6 +35,7 @@ _CONTROLS = {
     "addSegmentButton": Action.ADD_SEGMENT,
     "boxButton": Action.BOX,
     "sliceBoxButton": Action.BOX,
+    "regionSelector": Action.BOX,
     "positivePointButton": Action.POSITIVE_POINT,
     "negativePointButton": Action.NEGATIVE_POINT,
     "textEdit": Action.TEXT,
@@ -49,6 +50,7 @@ _CONTROLS = {
     "nextBoneButton": Action.NEXT_BONE,
     "liveCheckBox": Action.OPTIONS,
     "secondVolumeSelector": Action.OPTIONS,
+    "fusionBox": Action.OPTIONS,
     "depthAttentionCheckBox": Action.OPTIONS,
     "keepInsideCheckBox": Action.OPTIONS,
     "removeIslandsCheckBox": Action.OPTIONS,
@@ -58,7 +60,9 @@ _CONTROLS = {
     "chooseWeightsButton": Action.MODEL,
     "bundledWeightsButton": Action.MODEL,
 }
-_DEVICES = ("auto", "cpu", "cuda")  # as listed in the .ui file
+# As listed in the .ui file.
+_DEVICES = ("auto", "cpu", "cuda")
+_FUSIONS = ("average", "maximum")
 
 
 class PanelView:
@@ -145,6 +149,7 @@ class PanelView:
         ui.secondVolumeSelector.connect(
             "currentNodeIDChanged(QString)", lambda identifier: self._set(second_volume=identifier)
         )
+        ui.fusionBox.connect("activated(int)", lambda index: self._set(fusion=_FUSIONS[index]))
         ui.secondOpacitySlider.connect("valueChanged(double)", lambda _value: self._changed())
         ui.deviceBox.connect("activated(int)", lambda index: self._set(device=_DEVICES[index]))
         ui.chooseWeightsButton.connect("clicked(bool)", lambda _on: self._chooseWeights())
@@ -217,6 +222,10 @@ class PanelView:
         if list(ui.segmentsTable.selectedSegmentIDs()) != active:
             ui.segmentsTable.setSelectedSegmentIDs(active)
 
+        # One that was refused must not look chosen.
+        if (ui.secondVolumeSelector.currentNodeID or "") != panel.settings.second_volume:
+            ui.secondVolumeSelector.setCurrentNodeID(panel.settings.second_volume)
+
         ui.boxButton.setChecked(panel.tool is Tool.BOX and not self._prompts.flat)
         ui.sliceBoxButton.setChecked(panel.tool is Tool.BOX and self._prompts.flat)
         ui.positivePointButton.setChecked(panel.tool is Tool.POSITIVE_POINT)
@@ -254,7 +263,7 @@ class PanelView:
         ui.removeIslandsCheckBox.setChecked(settings.remove_small_islands)
         ui.smoothingSlider.setValue(settings.smoothing_mm)
         ui.deviceBox.setCurrentIndex(_DEVICES.index(settings.device))
-        ui.secondVolumeSelector.setCurrentNodeID(settings.second_volume)
+        ui.fusionBox.setCurrentIndex(_FUSIONS.index(settings.fusion))
         ui.weightsLabel.setText(
             Path(settings.weights).name if settings.weights else _("Bundled with BoneSAM")
         )

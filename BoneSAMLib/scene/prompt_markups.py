@@ -80,6 +80,7 @@ class PromptMarkups:
         self._points: tuple[Point, ...] = ()  # that the control points show
         self._marks: list[_Mark] = []  # one to each of them
         self._first_corner: Float3 | None = None
+        self._box_is_due = False
         self._writing = False
         for name, event in (
             ("Interaction", "InteractionModeChangedEvent"),
@@ -183,17 +184,26 @@ class PromptMarkups:
         if self._writing:
             return
         if node.GetControlPointPlacementComplete():
-            self._post(self._read_box)
+            self._read_box_soon()
         elif self._tool is Tool.BOX:
             r, a, s = node.GetNthControlPointPositionWorld(0)
             self._first_corner = (r, a, s)
 
-    def _region_changed(self, *_: object) -> None:
-        if not self._writing and self._tool is not Tool.BOX:
+    def _region_changed(self, node: Any, _event: object) -> None:
+        # With the second corner a region drops both. It says so always; that the corner was placed it may
+        # leave out, for it then looks at a point that it has just freed (Slicer 5.13 and before).
+        if not self._writing and (self._tool is not Tool.BOX or node.GetControlPointPlacementComplete()):
+            self._read_box_soon()
+
+    def _read_box_soon(self) -> None:
+        """Once, however many events tell of the same change."""
+        if not self._box_is_due:
+            self._box_is_due = True
             self._post(self._read_box)
 
     def _read_box(self) -> None:
         """The box was drawn, dragged or deleted."""
+        self._box_is_due = False
         node, presenter = self._nodes.get(Tool.BOX), self.presenter
         if node is None or presenter is None or presenter.volume is None:
             return
@@ -266,7 +276,10 @@ class PromptMarkups:
     def _node_removed(self, _scene: Any, _event: object, node: Any) -> None:
         """What was drawn is gone with its node."""
         if not self._writing and node in self._nodes.values():
-            self._post(self._read_box if node is self._nodes.get(Tool.BOX) else self._read_points)
+            if node is self._nodes.get(Tool.BOX):
+                self._read_box_soon()
+            else:
+                self._post(self._read_points)
 
     def _singleton(self, name: str) -> Any:
         return self._scene.GetNodeByID(f"vtkMRML{name}NodeSingleton")

@@ -1,6 +1,7 @@
 """A presenter's view in a scene: prompts as markups, the mask over the slices. Buttons are left to others."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import slicer
@@ -9,7 +10,7 @@ import vtk
 from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.interfaces import SettingsStore
 from BoneSAMLib.node_segment_store import NodeSegmentStore
-from BoneSAMLib.node_volume_source import NodeVolumeSource
+from BoneSAMLib.node_volume_source import NodeVolumeSource, findVolume
 from BoneSAMLib.panel import Message, Panel
 from BoneSAMLib.presenter import Presenter
 from BoneSAMLib.scene.mask_preview import MaskPreview
@@ -55,7 +56,9 @@ class SceneView:
         self.prompts = PromptMarkups(scene, post)
         self.preview = MaskPreview(scene)
         self.store = NodeSegmentStore(scene)
-        self.presenter = Presenter(self, self.store, settings_store, open_segmenter)
+        self.presenter = Presenter(
+            self, self.store, settings_store, open_segmenter, find_volume=partial(findVolume, scene)
+        )
         self.prompts.presenter = self.presenter
         self._observers = SceneObservers()
         # Before it is gone, so that what is drawn over it goes first.

@@ -13,7 +13,10 @@ from Testing.lib.fake_engine import FakeEngine
 
 
 class BrightSegmenter:
-    """Takes the place of `Segmenter`. Volumes named dies..., dies_once..., sleeps... and breaks... do so."""
+    """Takes the place of `Segmenter`. Volumes named dies..., dies_once..., sleeps... and breaks... do so.
+
+    Those named waits... write their process's id into BATCH_WAITING/<name>, and wait for BATCH_WAITING/go.
+    """
 
     def __init__(self, digest="weights 1"):
         self.bundle = SimpleNamespace(digest=digest, name="bright")
@@ -24,6 +27,8 @@ class BrightSegmenter:
         self.opened.append(volume.name)
         if volume.name.startswith("sleeps"):
             time.sleep(float(os.environ.get("BATCH_SLEEP", "60")))
+        if volume.name.startswith("waits"):
+            _wait_to_go(Path(os.environ["BATCH_WAITING"]), volume.name)
         if volume.name.startswith("breaks"):
             raise ZeroDivisionError("a mistake in the program")
         if volume.name.startswith("dies"):
@@ -37,6 +42,14 @@ def _die_while_writing(labels, volume, path, segments):
     path.with_name("half.part").write_bytes(b"half a mask")
     Path(os.environ["BATCH_DIED_ONCE"]).touch()
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_to_go(folder, name):
+    if not (folder / "go").exists():
+        (folder / name).write_text(f"{os.getpid()}")
+    end = time.monotonic() + 120
+    while not (folder / "go").exists() and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def no_weights():

@@ -39,6 +39,7 @@ class FakeSession:
     """Fills a box wherever the volume is bright; a point gives the slices around it."""
 
     calls: list = []  # noqa: RUF012
+    opened: list = []  # noqa: RUF012
     confidences: tuple = (0.9, 0.8, 0.7, 0.6)
 
     def __init__(self, volume):
@@ -70,7 +71,8 @@ class FakeSegmenter:
             raise BoneSAMError(f"There is no device '{device}': use auto, cpu or cuda.")
         self.weights = weights
 
-    def open(self, volume):
+    def open(self, volume, others=(), fusion="average"):
+        FakeSession.opened.append((volume.name, [other.name for other in others], fusion))
         return FakeSession(volume)
 
 
@@ -80,6 +82,7 @@ def fake_session(monkeypatch):
     module.Segmenter = FakeSegmenter
     monkeypatch.setitem(sys.modules, "BoneSAMLib.session", module)
     monkeypatch.setattr(FakeSession, "calls", [])
+    monkeypatch.setattr(FakeSession, "opened", [])
     return FakeSession
 
 
@@ -310,6 +313,32 @@ def test_unreadable_input(tmp_path, command, monkeypatch):
     (tmp_path / "text.nii.gz").write_text("not an image")
     refused(run(name, "text.nii.gz", *options), "text.nii.gz")
     assert not (tmp_path / "mask.nii.gz").exists()
+
+
+def test_other_sequences_are_looked_at_as_well(scan, tmp_path, fake_session):
+    other = tmp_path / "t2.nii.gz"
+    other.write_bytes(scan.read_bytes())
+    out, page = tmp_path / "mask.nii.gz", tmp_path / "report.html"
+    result = run(
+        *("segment", scan, "-o", out, "--all", "--report", page),
+        *("--also", other, "--also", scan, "--fusion", "maximum"),
+    )
+    assert result.exit_code == 0, result.output
+    assert fake_session.opened == [("scan.nii.gz", ["t2.nii.gz", "scan.nii.gz"], "maximum")]
+    assert "t2.nii.gz, scan.nii.gz (maximum of all)" in page.read_text(encoding="utf-8")
+    assert run("segment", scan, "-o", out, "--all").exit_code == 0
+    assert fake_session.opened[-1] == ("scan.nii.gz", [], "average")
+
+
+def test_other_sequences_that_cannot_be_used(scan, tmp_path):
+    out = tmp_path / "mask.nii.gz"
+    prompts = ("-o", out, "--all")
+    refused(run("segment", scan, *prompts, "--also", scan, "--fusion", "median"), "average, maximum")
+    refused(run("segment", scan, *prompts, "--also", tmp_path / "t2.nii.gz"), "t2.nii.gz")
+    refused(
+        run("segment", scan, "--all", "-o", tmp_path / "t2.nii.gz", "--also", tmp_path / "t2.nii.gz"), "input"
+    )
+    assert not out.exists()
 
 
 def test_full_disk_leaves_an_older_mask_alone(scan, tmp_path, monkeypatch):

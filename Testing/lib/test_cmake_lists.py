@@ -14,8 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PART_OF_SLICER = {"PIL", "SimpleITK", "numpy", "packaging", "pydicom", "scipy", "slicer", "vtk"}
 PART_OF_SLICER_WINDOW = {"SampleData", "ctk", "qt"}
 INSTALLED_ON_FIRST_USE = {"onnxruntime"}
-USED_IF_PRESENT = {"rapidfuzz"}
-NOT_USED_IN_SLICER = ("BoneSAMLib/cli.py", "BoneSAMLib/model/")
+USED_IF_PRESENT = {"highdicom", "rapidfuzz", "skimage"}
+NOT_USED_IN_SLICER = (
+    "BoneSAMLib/batch/dask_run.py",
+    "BoneSAMLib/browser/",
+    "BoneSAMLib/cli.py",
+    "BoneSAMLib/model/",
+)
 
 
 def listed(folder):

@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 
+import numpy as np
 import pytest
 
 slicer = pytest.importorskip("slicer", reason="needs slicer-core: run make test")
@@ -281,6 +282,56 @@ def test_second_sequence_lies_over_the_first(desk):
     composite.SetForegroundVolumeID(other.GetID())  # what the user has put there
     desk.press("liveCheckBox")
     assert composite.GetForegroundVolumeID() == other.GetID()
+
+
+def test_masks_are_computed_from_both_sequences(desk):
+    desk.open()
+    second = add_volume(desk.scene, "axis-aligned")
+    second.SetName("T2")
+    desk.ui.secondVolumeSelector.setCurrentNode(second)
+    desk.drawBox(LOW, HIGH)
+    desk.answer()
+    assert [volume.name for volume in desk.segmenter.others[-1]] == ["T2"]
+    assert desk.segmenter.fusions[-1] == "average"
+    pythonqt.unwrap(desk.ui.fusionBox).activated.emit(1)
+    desk.answer()
+    assert desk.segmenter.fusions[-1] == "maximum"
+    assert desk.ui.fusionBox.currentIndex == 1
+    desk.ui.secondVolumeSelector.setCurrentNode(None)
+    desk.answer()
+    assert desk.segmenter.others[-1] == []
+    assert desk.panel.state is State.PREVIEW
+
+
+def test_a_sequence_of_another_place_is_refused_and_does_not_look_chosen(desk):
+    desk.open()
+    far = add_volume(desk.scene, "axis-aligned")
+    far.SetOrigin(900, 900, 900)
+    desk.ui.secondVolumeSelector.setCurrentNode(far)
+    assert "do not overlap" in desk.message
+    assert desk.panel.settings.second_volume == ""
+    assert desk.ui.secondVolumeSelector.currentNode() is None
+    desk.ui.secondVolumeSelector.setCurrentNode(desk.volume)
+    assert "the volume itself" in desk.message
+    assert desk.ui.secondVolumeSelector.currentNode() is None
+
+
+def test_a_sequence_is_looked_at_where_its_transform_puts_it(desk):
+    desk.open()
+    second = add_volume(desk.scene, "axis-aligned")
+    second.SetOrigin(900, 900, 900)
+    transform = desk.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    back = vtk.vtkMatrix4x4()
+    for row, value in enumerate(desk.volume.GetOrigin()):
+        back.SetElement(row, 3, value - 900)
+    transform.SetMatrixTransformToParent(back)
+    second.SetAndObserveTransformNodeID(transform.GetID())
+    desk.ui.secondVolumeSelector.setCurrentNode(second)
+    assert desk.message is None
+    desk.drawBox(LOW, HIGH)
+    desk.answer()
+    (other,) = desk.segmenter.others[-1]
+    assert np.allclose(other.ijk_to_ras, desk.presenter.volume.ijk_to_ras)
 
 
 @pytest.mark.parametrize("kind", ["warped", "4D"])

@@ -5,13 +5,17 @@ import pytest
 
 slicer = pytest.importorskip("slicer", reason="needs slicer-core: run make test")
 
+import vtk
+
+from BoneSAMLib.mrml import boxFromRoi
 from BoneSAMLib.panel import State, Tool
 from BoneSAMLib.prompts import Point
 from Testing.panel import pythonqt
 from Testing.panel.desk import settle
-from Testing.slicer.scenes import GEOMETRIES, PARENTS
+from Testing.slicer.scenes import GEOMETRIES, PARENTS, add_roi, grid_transform, parent_of
 
 LOW, HIGH = (4, 4, 4), (12, 11, 8)
+OTHER = ((14, 9, 4), (19, 14, 8))
 
 
 def drawn(desk):
@@ -46,6 +50,25 @@ def test_box_click_accept(desk):
     assert desk.node("BoneSAM box").GetNumberOfControlPoints() == 0
     assert desk.ui.nameEdit.text == ""
     assert desk.ui.segmentationSelector.currentNode() is desk.segmentation
+
+
+def test_a_box_is_taken_once_and_even_if_its_second_corner_is_not_told(desk):
+    """A region frees the second corner while it is added, and then looks there whether it was placed."""
+    desk.open()
+    desk.press("boxButton")
+    desk.click(*LOW[:2], 6)
+    node = desk.placed
+
+    def keep_from_others(*_):
+        node.GetCommand(tag).AbortFlagOn()
+
+    tag = node.AddObserver(node.PointPositionDefinedEvent, keep_from_others, 100.0)
+    desk.click(*HIGH[:2], 6)
+    node.RemoveObserver(tag)
+    desk.answer()
+    assert desk.panel.state is State.PREVIEW
+    assert desk.panel.box.to_ijk(desk.presenter.volume)[1][:2] == HIGH[:2]
+    assert len(desk.segmenter.asked) == 1
 
 
 @pytest.mark.parametrize("parent", PARENTS)
@@ -88,6 +111,116 @@ def test_slice_box_is_flat_along_the_normal_of_its_view(desk, geometry, parent):
     desk.answer()
     low, high = desk.panel.box.to_ijk(desk.presenter.volume)
     assert high[across] > low[across]
+
+
+def region(desk, low, high, turned=0.0, parent="none"):
+    """A region of the user's own around voxels of the volume, turned about its middle by so many degrees."""
+    node = add_roi(desk.scene, (0, 0, 0), (1, 1, 1))
+    transform = parent_of(desk.scene, parent, 20)
+    if transform is not None:
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    middle = (np.array(desk.place(*low)) + desk.place(*high)) / 2
+    turn = vtk.vtkTransform()
+    turn.Translate(middle)
+    turn.RotateWXYZ(turned, 1, 2, 3)
+    to_node = vtk.vtkMatrix4x4()
+    if transform is not None:
+        transform.GetMatrixTransformFromWorld(to_node)
+    placed = vtk.vtkMatrix4x4()
+    vtk.vtkMatrix4x4.Multiply4x4(to_node, turn.GetMatrix(), placed)
+    node.SetAndObserveObjectToNodeMatrix(placed)
+    node.SetSize(*np.abs(np.subtract(desk.place(*high), desk.place(*low))))
+    return node
+
+
+@pytest.mark.parametrize("parent", PARENTS)
+@pytest.mark.parametrize("turned", [0.0, 25.0])
+def test_the_box_of_an_existing_region(desk, turned, parent):
+    desk.open()
+    node = region(desk, LOW, HIGH, turned, parent)
+    before = (node.GetSize(), slicer.util.arrayFromVTKMatrix(node.GetObjectToWorldMatrix()))
+    desk.ui.regionSelector.setCurrentNode(node)
+    desk.answer()
+    assert desk.panel.state is State.PREVIEW
+    assert desk.message is None
+    shown = desk.node("BoneSAM box")
+    assert shown is not node
+    assert np.allclose(slicer.util.arrayFromVTKMatrix(shown.GetObjectToWorldMatrix()), before[1], atol=1e-6)
+    assert np.allclose(shown.GetSize(), before[0])
+    assert desk.panel.box.to_ijk(desk.presenter.volume) == boxFromRoi(node, desk.volume).to_ijk(
+        desk.presenter.volume
+    )
+    if not turned:
+        assert desk.panel.box.to_ijk(desk.presenter.volume) == (LOW, HIGH)
+    # It is the user's: neither a drag of the box nor accepting changes it.
+    desk.drag(shown, lambda: shown.SetSize(4, 4, 4))
+    desk.answer()
+    desk.press("acceptButton")
+    assert node.GetScene() is desk.scene
+    assert node.GetSize() == before[0]
+    assert (slicer.util.arrayFromVTKMatrix(node.GetObjectToWorldMatrix()) == before[1]).all()
+
+
+def test_a_region_is_taken_again_once_it_was_changed(desk):
+    desk.open()
+    node = region(desk, LOW, HIGH)
+    desk.press("boxButton")
+    desk.ui.regionSelector.setCurrentNode(node)
+    desk.answer()
+    assert desk.ui.regionSelector.currentNode() is None
+    assert desk.placed is None  # instead of drawing one
+    box = desk.panel.box
+    node.SetSize(3, 3, 3)
+    assert desk.panel.box == box  # taken, not followed
+    desk.ui.regionSelector.setCurrentNode(node)
+    desk.answer()
+    assert desk.panel.box != box
+    desk.press("undoButton")
+    assert desk.panel.box == box
+
+
+def test_only_regions_of_the_user_are_offered(desk):
+    drawn(desk)
+    combo = pythonqt.unwrap(desk.ui.regionSelector)._box
+    assert [combo.itemText(n) for n in range(combo.count())] == ["Box from an existing ROI..."]
+    region(desk, LOW, HIGH)
+    assert [combo.itemText(n) for n in range(combo.count())][1:] == ["Region"]
+    assert desk.ui.regionSelector.currentNode() is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda desk, node: node.SetCenter(900, 900, 900), "outside"),
+        (lambda desk, node: node.SetSize(0, 0, 0), "no size"),
+        (lambda desk, node: node.SetAndObserveTransformNodeID(grid_transform(desk.scene).GetID()), "harden"),
+    ],
+    ids=["outside", "empty", "warped"],
+)
+def test_a_region_that_cannot_be_used_is_said_and_changes_nothing(desk, change, words):
+    drawn(desk)
+    panel, node = desk.panel, region(desk, *OTHER)
+    change(desk, node)
+    desk.ui.regionSelector.setCurrentNode(node)
+    desk.answer()
+    assert words in desk.message
+    assert desk.panel == panel
+    assert desk.ui.regionSelector.currentNode() is None
+
+
+def test_no_region_replaces_an_accepted_bone_that_is_corrected(desk):
+    drawn(desk)
+    desk.press("acceptButton")
+    desk.press("positivePointButton")
+    desk.click(14, 8, 6)
+    desk.escape()
+    desk.answer()
+    assert desk.panel.correcting
+    assert not pythonqt.unwrap(desk.ui.regionSelector).isEnabled()
+    box = desk.panel.box
+    desk.ui.regionSelector.setCurrentNode(region(desk, *OTHER))
+    assert desk.panel.box == box
+    assert desk.panel.correcting
 
 
 def test_a_dragged_box_is_taken_when_let_go(desk):

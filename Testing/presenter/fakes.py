@@ -141,6 +141,7 @@ class FakeSegmenter:
         self.bundle = FakeBundle("one", {})
         self.delay, self.stubborn, self.error, self.bones = 0.0, False, None, 3
         self.asked, self.opened, self.loads = [], [], []
+        self.others, self.fusions = [], []  # of each opened volume
         self.started = threading.Event()
 
     def load(self, device, weights):
@@ -149,8 +150,10 @@ class FakeSegmenter:
             raise BoneSAMError("There are no weights in 'missing'.")
         return self
 
-    def open(self, volume):
+    def open(self, volume, others=(), fusion="average"):
         self.opened.append(volume)
+        self.others.append(list(others))
+        self.fusions.append(fusion)
         return FakeSession(self, volume)
 
 
@@ -311,8 +314,15 @@ class Desk:
         self.view, self.store, self.segmenter = FakeView(), FakeStore(), FakeSegmenter()
         self.settings_store = FakeSettingsStore(Settings(live=live).to_strings())
         self.runner = None if threaded else ManualRunner(self.view)
+        self.others = {}  # further volumes by identifier
         self.presenter = Presenter(
-            self.view, self.store, self.settings_store, self.segmenter.load, self.runner, **arguments
+            self.view,
+            self.store,
+            self.settings_store,
+            self.segmenter.load,
+            self.runner,
+            find_volume=self.others.get,
+            **arguments,
         )
         self.store.presenter = self.presenter
         self.source = FakeSource()

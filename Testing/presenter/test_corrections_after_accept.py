@@ -119,7 +119,9 @@ def test_accept_and_a_click_encode_nothing_and_give_what_the_click_alone_gives()
     desks = []
     for accept in (False, True):
         segmenter, engine = BrightSegmenter(), FakeEngine()
-        segmenter.open = lambda volume, engine=engine: type(BrightSegmenter().open(volume))(volume, engine)
+        segmenter.open = lambda volume, *_, engine=engine: type(BrightSegmenter().open(volume))(
+            volume, engine
+        )
         desk = Desk()
         desk.presenter._cache._open = lambda device, weights, segmenter=segmenter: segmenter
         desk.presenter.choose_volume(Source())

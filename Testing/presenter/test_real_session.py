@@ -23,8 +23,8 @@ class Source(FakeSource):
 class BrightSegmenter:
     bundle = FakeBundle("bright", {})
 
-    def open(self, volume):
-        return Session(volume, FakeEngine())
+    def open(self, volume, others=(), fusion="average"):
+        return Session(volume, FakeEngine(), others, fusion)
 
 
 def test_the_presenter_gives_what_the_session_gives():

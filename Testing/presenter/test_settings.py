@@ -7,7 +7,7 @@ import pytest
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.settings import Settings
 
-CHANGED = Settings("cpu", "a folder", False, 1.25, True, True, False, "vtkMRMLScalarVolumeNode2")
+CHANGED = Settings("cpu", "a folder", False, 1.25, True, True, False, "vtkMRMLScalarVolumeNode2", "maximum")
 
 
 def test_text_and_back():
@@ -21,12 +21,13 @@ def test_what_another_version_wrote_becomes_the_default():
         "device": "quantum computer",
         "smoothing_mm": "much",
         "live": "Yes",
+        "fusion": "median",
         "new": "1",
     }
     del values["keep_inside"]
     read = Settings.from_strings(values)
     assert (read.device, read.smoothing_mm, read.live, read.keep_inside) == ("auto", 0.0, True, False)
-    assert read.weights == "a folder"
+    assert (read.weights, read.fusion) == ("a folder", "average")
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 5.1, math.nan, math.inf])
@@ -39,3 +40,13 @@ def test_smoothing_has_a_range(smoothing):
 def test_unknown_device():
     with pytest.raises(BoneSAMError):
         Settings(device="abacus")
+
+
+def test_unknown_fusion():
+    with pytest.raises(BoneSAMError, match="average, maximum"):
+        Settings(fusion="median")
+
+
+def test_how_volumes_are_fused_matters_once_there_are_two():
+    assert Settings(fusion="maximum").recipe == Settings().recipe
+    assert Settings(fusion="maximum", second_volume="b").recipe != Settings(second_volume="b").recipe

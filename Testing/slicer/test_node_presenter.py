@@ -154,9 +154,9 @@ class BrightSegmenter:
     def __init__(self):
         self.engines = []
 
-    def open(self, volume):
+    def open(self, volume, others=(), fusion="average"):
         self.engines.append(FakeEngine())
-        return Session(volume, self.engines[-1])
+        return Session(volume, self.engines[-1], others, fusion)
 
 
 def add_bright_block(scene, geometry, parent):
