@@ -1,8 +1,8 @@
 """The annotated scans: which cases there are, and the bones of each as separate objects.
 
 A data folder holds ``index.json``, a list with one row a case (``id``, ``source``, ``split``, ``image``,
-``mask``, ``modality``, ``labels``, ``spacing_mm``, ...); paths in it are relative to that folder. Nothing is
-converted or written.
+``mask``, ``modality``, ``labels``, ``spacing_mm``, ...); paths in it are relative to that folder. Masks are
+label images, or whatever else `training.annotation` reads. Nothing is converted or written.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cc3d
 import numpy as np
@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.reading import read_volume
 from BoneSAMLib.volume import Modality, Volume
+from training.annotation import Annotation, read_annotation
 from training.masks import Mask
 
+INDEX = "index.json"
 SPLITS = ("train", "validation", "test")
 
 # Annotators left single voxels and slivers behind: they are no bones, and a prompt on one means nothing.
@@ -61,7 +63,8 @@ class Case:
     """One row of the index.
 
     ``spacing_mm`` (i, j, k) is what the index says, and None where nobody knows the size of a pixel.
-    ``partial_label`` says that the image shows bones that are not annotated.
+    ``partial_label`` says that the image shows bones that are not annotated. ``subject`` tells persons apart,
+    and is the case's id where the index does not name it. ``ignored`` are values of what is no bone.
     """
 
     id: str
@@ -76,6 +79,8 @@ class Case:
     label_quality: str
     body_region: str
     license: str
+    subject: str = ""
+    ignored: frozenset[int] = frozenset()
 
     def load(self) -> tuple[Volume, NDArray[np.integer], list[BoneObject]]:
         """Read the image and its annotation.
@@ -87,21 +92,38 @@ class Case:
         Raises:
             BoneSAMError: a file cannot be read, or image and annotation do not lie on the same grid.
         """
+        volume, annotation = self.read()
+        return volume, annotation.labels, self.objects(volume, annotation)
+
+    def read(self) -> tuple[Volume, Annotation]:
+        """As `load`, without telling the objects apart."""
         volume = dataclasses.replace(read_volume(self.image, self.modality), name=self.id)
-        annotation = read_volume(self.mask)
-        if annotation.shape != volume.shape:
-            raise BoneSAMError(
-                f"The mask of case {self.id} has {annotation.size} voxels along i, j, k and its image "
-                f"{volume.size}: both must lie on the same grid."
-            )
-        if not np.allclose(annotation.ijk_to_ras, volume.ijk_to_ras, atol=0.01):
-            raise BoneSAMError(
-                f"The mask of case {self.id} lies elsewhere than its image: check both headers."
-            )
+        annotation = read_annotation(self.mask, volume)
         if volume.is_projection and self.spacing_mm is not None:
             volume = with_in_plane_spacing(volume, self.spacing_mm)
-        labels = cast(NDArray[np.integer], np.rint(annotation.array).astype(np.uint16))
-        return volume, labels, separate_objects(labels, volume, self.source, self.labels)
+        return volume, annotation
+
+    def names(self, annotation: Annotation) -> dict[int, str]:
+        """The bones by their values: as the index names them, else as the annotation's file does.
+
+        Where neither names anything, every value is a bone of its own.
+        """
+        if self.labels or self.ignored:
+            return self.labels
+        if annotation.structures:
+            return {one.value: one.name for one in annotation.structures if one.is_bone}
+        return {int(value): f"bone {value}" for value in np.unique(annotation.labels) if value}
+
+    def unknown_labels(self, annotation: Annotation) -> list[int]:
+        """Values in a label image that the index neither names nor leaves out."""
+        if annotation.structures:
+            return []
+        known = set(self.names(annotation)) | self.ignored
+        return [int(value) for value in np.unique(annotation.labels) if value and int(value) not in known]
+
+    def objects(self, volume: Volume, annotation: Annotation) -> list[BoneObject]:
+        """The bones of an annotation of this case."""
+        return separate_objects(annotation.labels, volume, self.source, self.names(annotation))
 
 
 def load_cases(data_dir: str | Path, split: str, sources: Iterable[str] | None = None) -> list[Case]:
@@ -112,44 +134,63 @@ def load_cases(data_dir: str | Path, split: str, sources: Iterable[str] | None =
     """
     if split not in SPLITS:
         raise BoneSAMError(f"Unknown split '{split}'. Choose one of {', '.join(SPLITS)}.")
-    data_dir = Path(data_dir)
-    path = data_dir / "index.json"
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        cases = [_case_from_row(row, data_dir) for row in rows]
-    except OSError as error:
-        raise BoneSAMError(
-            f"Cannot read {path} ({error.strerror}): name the folder that holds index.json."
-        ) from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise BoneSAMError(f"{path} is not an index of annotated cases ({error!r}).") from error
+    cases = read_index(Path(data_dir))
     if sources is not None:
         wanted = set(sources)
         unknown = wanted - {case.source for case in cases}
         if unknown:
             raise BoneSAMError(
                 f"Unknown source {', '.join(sorted(unknown))}. "
-                f"{path} has {', '.join(sorted({case.source for case in cases}))}."
+                f"{Path(data_dir) / INDEX} has {', '.join(sorted({case.source for case in cases}))}."
             )
         cases = [case for case in cases if case.source in wanted]
     return [case for case in cases if case.split == split]
 
 
-def _case_from_row(row: dict[str, Any], data_dir: Path) -> Case:
-    spacing = row["spacing_mm"]
+def read_index(data_dir: Path) -> list[Case]:
+    """All cases of an index, in its order.
+
+    A row needs ``id``, ``image``, ``mask``, ``modality`` and ``labels``. Without ``split`` the case belongs
+    to none yet; without ``partial_label`` it may show bones that are not annotated. A label whose name is
+    null is no bone.
+
+    Raises:
+        BoneSAMError: ``data_dir`` holds no readable ``index.json``.
+    """
+    path = data_dir / INDEX
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [case_from_row(row, data_dir) for row in rows]
+    except OSError as error:
+        raise BoneSAMError(
+            f"Cannot read {path} ({error.strerror}): name the folder that holds {INDEX}."
+        ) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BoneSAMError(f"{path} is not an index of annotated cases ({error!r}).") from error
+
+
+def case_from_row(row: dict[str, Any], data_dir: Path) -> Case:
+    """One case, from its row of the index in ``data_dir``. KeyError, TypeError or ValueError: it is none."""
+    spacing = row.get("spacing_mm")
+    split = row.get("split") or ""
+    if split not in ("", *SPLITS):
+        raise ValueError(f"split '{split}' of case {row['id']}")
+    names = {int(value): name for value, name in row["labels"].items()}
     return Case(
         id=row["id"],
-        source=row["source"],
-        split=row["split"],
+        source=row.get("source") or data_dir.name,
+        split=split,
         modality=MODALITIES[row["modality"]],
         image=data_dir / row["image"],
         mask=data_dir / row["mask"],
-        labels={int(value): str(name) for value, name in row["labels"].items()},
+        labels={value: str(name) for value, name in names.items() if name is not None},
         spacing_mm=None if spacing is None else tuple(float(length) for length in spacing),
-        partial_label=bool(row["partial_label"]),
-        label_quality=row["label_quality"],
-        body_region=row["body_region"],
-        license=row["license"],
+        partial_label=bool(row.get("partial_label", True)),
+        label_quality=row.get("label_quality", ""),
+        body_region=row.get("body_region", ""),
+        license=row.get("license", ""),
+        subject=str(row.get("subject") or row["id"]),
+        ignored=frozenset(value for value, name in names.items() if name is None),
     )
 
 

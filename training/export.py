@@ -1,10 +1,16 @@
 """A checkpoint to a bundle that the extension and the command line load: `python -m training.export`.
 
+Any network of `training.networks.registry` can be exported; what it was built with is read from the state
+beside the checkpoint. A bundle of another network than BoneSAM-T holds the same three graphs, and runs in
+ONNX Runtime; the torch backend knows BoneSAM-T alone. Of SAM 2 the memory is left out: the bundle carries a
+mask to the next slice as BoneSAM-T does, as a mask prompt.
+
 The graphs refer to tensors inside `weights.safetensors` as ONNX external data, stored as float16 and cast
 when the graph is loaded: half the size, no second copy for the torch backend, float32 arithmetic.
 """
 
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,13 +20,18 @@ import onnx
 import torch
 import typer
 from onnx import TensorProto, helper
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from BoneSAMLib.bundle import FORMAT, GRAPHS, MANIFEST, WEIGHTS, file_digest
-from BoneSAMLib.model.bonesam import BoneSAM
+from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.model.encoder import count_parameters
+from training.checkpoint import read_state
+from training.configuration import Adapters, Config
+from training.networks.adapters import fold_low_rank
+from training.networks.registry import BONESAM_T, build_network
 
 # The dynamic number of prompts per slice; two box corners and any number of clicks.
 MOST_PROMPTS = 64
@@ -30,7 +41,7 @@ MOST_SLICES = 4096
 class _Probability(nn.Module):
     """Depth attention with the sigmoid inside the graph."""
 
-    def __init__(self, model: BoneSAM) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.depth_attention = model.depth_attention
 
@@ -50,17 +61,19 @@ class _Named(nn.Module):
         return getattr(self, self.name)(*inputs)
 
 
-def export_bundle(model: BoneSAM, folder: Path, facts: dict[str, Any]) -> None:
-    """Write the bundle of a trained model, whose batch norms this fuses.
+def export_bundle(model: Any, folder: Path, facts: dict[str, Any]) -> None:
+    """Write the bundle of a trained model, whose batch norms and low-rank parts this fuses.
 
     `facts` go into the manifest: name, dim, what it was trained on.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    fold_low_rank(model)
     parameters = {part: count_parameters(getattr(model, part)) for part in GRAPHS}
     model = model.cpu().fuse_norms()
     state = {
         name: np.ascontiguousarray(tensor.detach().numpy().astype(np.float16))
         for name, tensor in model.state_dict().items()
+        if name.startswith(GRAPHS)
     }
     save_file(state, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors leaves a file that only its owner can read
@@ -76,7 +89,7 @@ def export_bundle(model: BoneSAM, folder: Path, facts: dict[str, Any]) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def _graph(model: BoneSAM, part: str) -> onnx.ModelProto:
+def _graph(model: Any, part: str) -> onnx.ModelProto:
     slices = torch.export.Dim("slices", min=1, max=MOST_SLICES)
     prompts = torch.export.Dim("prompts", min=1, max=MOST_PROMPTS)
     n, p = 3, 5
@@ -177,16 +190,53 @@ def _forget_source(model: onnx.ModelProto) -> None:
             node.ClearField("doc_string")
 
 
+def load_trained(checkpoint: Path, dim: int | None = None) -> tuple[Any, Config]:
+    """The network of a training's ema.safetensors or model.safetensors, and what it was built with.
+
+    `dim` is the width of BoneSAM-T's decoder where no state.json beside the file tells it.
+
+    Raises:
+        BoneSAMError: the file cannot be read, or is no training's.
+    """
+    try:
+        found = load_file(checkpoint)
+    except (OSError, SafetensorError) as error:
+        raise BoneSAMError(f"The checkpoint '{checkpoint}' cannot be read: {error}") from error
+    built = (read_state(checkpoint.parent) or {}).get("built", {})
+    adapters = Adapters(**built.pop("adapters", {}))
+    config = Config({}, adapters=adapters, **({"dim": dim or 128} | built))
+    model = build_network(config)
+    try:
+        model.load_state_dict(found)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise BoneSAMError(
+            f"'{checkpoint}' is no training's checkpoint of {config.network}: {first}"
+        ) from error
+    return model, config
+
+
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="ema.safetensors or model.safetensors of a run.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     name: Annotated[str, typer.Option(help="Name of the weights.")] = "BoneSAM-T",
-    dim: Annotated[int, typer.Option(help="Width of the decoder.")] = 128,
+    dim: Annotated[
+        int | None, typer.Option(help="Width of the decoder, for a file that is not in its run's folder.")
+    ] = None,
 ) -> None:
     """Export a checkpoint as a bundle."""
-    model = BoneSAM(dim)
-    model.load_state_dict(load_file(checkpoint))
-    export_bundle(model, out, {"name": name, "dim": dim})
+    try:
+        model, config = load_trained(checkpoint, dim)
+        facts: dict[str, Any] = {"name": name, "dim": config.dim}
+        if config.network != BONESAM_T:
+            facts |= {"network": config.network, "image_size": config.image_size}
+        export_bundle(model, out, facts)
+    except OSError as error:
+        print(f"The bundle cannot be written to '{out}': {error}.", file=sys.stderr)
+        raise typer.Exit(2) from error
+    except BoneSAMError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from error
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"{out}: {size / 1e6:.1f} MB")
 

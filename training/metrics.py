@@ -4,9 +4,9 @@ MONAI computes on both masks cut to the box around their union. Nothing lies out
 and the distances of a phalanx in a whole-body scan take milliseconds.
 
 Empty masks, stated once for every table: with both empty there is nothing to judge, all values are NaN and
-means skip the row. With only one empty, Dice, IoU and NSD are 0, HD95 is the diagonal of the volume, and
-precision or recall is 0, or NaN where it divides by nothing. ``Agreement.empty`` says which, so that tables
-count them apart.
+means skip the row. With only one empty, Dice, IoU and NSD are 0, HD95 and ASSD are the diagonal of the
+volume, and precision or recall is 0, or NaN where it divides by nothing. ``Agreement.empty`` says which, so
+that tables count them apart.
 """
 
 import math
@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from monai.metrics.confusion_matrix import compute_confusion_matrix_metric, get_confusion_matrix
-from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from monai.metrics.meandice import compute_dice
 from monai.metrics.meaniou import compute_iou
 from monai.metrics.surface_dice import compute_surface_dice
+from monai.metrics.utils import get_edge_surface_distance
 
 from training.masks import Mask, bounding_slices
 
@@ -28,7 +28,7 @@ NSD_TOLERANCE_MM = 2.0
 # by the edge of its volume, in the prediction as in the truth.
 _MARGIN = 2
 
-METRICS = ("dice", "iou", "precision", "recall", "hd95_mm", "nsd_2mm")
+METRICS = ("dice", "iou", "precision", "recall", "hd95_mm", "assd_mm", "nsd_2mm")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Agreement:
     precision: float
     recall: float
     hd95_mm: float
+    assd_mm: float
     nsd_2mm: float
     empty: Literal["", "prediction", "truth", "both"] = ""
 
@@ -55,7 +56,7 @@ def compare(
     Args:
         prediction, truth: bool [k, j, i], the same shape. A single slice is scored in 2D.
         spacing: mm along i, j, k.
-        within: bool [k, j, i]; when given, only these voxels count, and the two distance metrics are NaN:
+        within: bool [k, j, i]; when given, only these voxels count, and the distance metrics are NaN:
             the border of such a region is no surface of anything.
 
     Raises:
@@ -74,13 +75,14 @@ def compare(
     spacing_kept = [spacing[2 - axis] for axis in kept]
     predicted, true = (_as_tensor(mask[region], kept) for mask in (prediction, truth))
     confusion = get_confusion_matrix(predicted, true, include_background=True)
-    hd95 = nsd = math.nan
+    hd95 = assd = nsd = math.nan
     if within is None:
-        hd95 = _number(
-            compute_hausdorff_distance(
-                predicted, true, include_background=True, percentile=95, spacing=spacing_kept
-            )
+        # What MONAI's Hausdorff and average distances are made of, computed once for both.
+        _, both_ways, _ = get_edge_surface_distance(
+            predicted[0, 0], true[0, 0], spacing=spacing_kept, symmetric=True
         )
+        hd95 = max(_number(torch.quantile(distances, 0.95)) for distances in both_ways)
+        assd = _number(torch.cat(both_ways).mean())
         nsd = _number(
             compute_surface_dice(
                 predicted,
@@ -98,8 +100,22 @@ def compare(
         precision=_number(compute_confusion_matrix_metric("precision", confusion)),
         recall=_number(compute_confusion_matrix_metric("recall", confusion)),
         hd95_mm=hd95,
+        assd_mm=assd,
         nsd_2mm=nsd,
     )
+
+
+def overlap(prediction: Mask, truth: Mask) -> tuple[float, float]:
+    """Dice and IoU of two masks [k, j, i] alone, as `compare` gives them, in a hundredth of its time.
+
+    Both NaN when both masks are empty.
+    """
+    region = bounding_slices(truth) if truth.any() else (slice(0, 0),) * 3
+    shared = int(np.count_nonzero(prediction[region] & truth[region]))
+    total = int(np.count_nonzero(prediction)) + int(np.count_nonzero(truth[region]))
+    if total == 0:
+        return math.nan, math.nan
+    return 2 * shared / total, shared / (total - shared)
 
 
 def diagonal_mm(shape: tuple[int, ...], spacing: tuple[float, float, float]) -> float:
@@ -109,13 +125,14 @@ def diagonal_mm(shape: tuple[int, ...], spacing: tuple[float, float, float]) -> 
 
 def _with_empty(predicted: bool, exists: bool, diagonal: float, distances: bool) -> Agreement:
     if not predicted and not exists:
-        return Agreement(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, empty="both")
+        return Agreement(**dict.fromkeys(METRICS, math.nan), empty="both")
     return Agreement(
         dice=0.0,
         iou=0.0,
         precision=0.0 if predicted else math.nan,
         recall=0.0 if exists else math.nan,
         hd95_mm=diagonal if distances else math.nan,
+        assd_mm=diagonal if distances else math.nan,
         nsd_2mm=0.0 if distances else math.nan,
         empty="truth" if predicted else "prediction",
     )

@@ -2,22 +2,24 @@
 
 `<id>.json` describes a subject; `<id>.image.npy` (uint8, [k, j, i]) is missing for anatomy without an image
 and `<id>.labels.npy` (unsigned) and `<id>.depth.npy` (uint8) are missing for scans without annotation.
+`python -m training.ingest` fills it with scans, `python -m training.synthesis.anatomy` with anatomy.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from BoneSAMLib.intensity import intensity_window, normalize
 from BoneSAMLib.reading import read_volume
 from BoneSAMLib.volume import Modality, Volume
-from training.cases import MODALITIES, Case, load_cases
+from BoneSAMLib.writing import open_complete
+from training.cases import MODALITIES, BoneObject, Case
 from training.warp import Slicing
 
 DEPTH_UNIT_MM = 0.25
@@ -54,7 +56,6 @@ class Subject:
     image: NDArray[np.uint8] | None = None
     labels: NDArray[Any] | None = None
     depth: NDArray[np.uint8] | None = None
-    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     _averages: dict[tuple[int, ...], NDArray[np.uint8]] = field(default_factory=dict)
 
     def averaged(self, factors: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -90,7 +91,9 @@ class Subject:
                 # The farthest point in each of many directions: a box around the rest alone would cut
                 # off up to 4.6 mm of a hip bone.
                 outermost = np.unique((found @ _DIRECTIONS.T).argmax(axis=0))
-                others = self.rng.choice(len(found), _MOST_POINTS - len(outermost), replace=False)
+                # The same ones whatever was drawn before, so that an interrupted training can be repeated.
+                rng = np.random.default_rng(target.label)
+                others = rng.choice(len(found), _MOST_POINTS - len(outermost), replace=False)
                 found = found[np.concatenate([outermost, others])]
             target.points = found
         return target.points
@@ -133,9 +136,18 @@ def load_subjects(store: Path, split: str) -> list[Subject]:
 
 
 def store_case(case: Case, store: Path) -> None:
-    """Write one annotated case, one label value per object."""
+    """Write one annotated case, one label value per object.
+
+    Raises:
+        BoneSAMError: as `Case.load`, or it cannot be written; the case is not in the store then.
+    """
     volume, _, objects = case.load()
-    labels = np.zeros(volume.shape, np.uint8)
+    store_objects(case, volume, objects, store)
+
+
+def store_objects(case: Case, volume: Volume, objects: Sequence[BoneObject], store: Path) -> None:
+    """As `store_case`, for a case that has been loaded."""
+    labels = np.zeros(volume.shape, np.uint8 if len(objects) < 256 else np.uint16)
     rows = []
     for value, bone in enumerate(objects, start=1):
         labels[bone.mask] = value
@@ -160,15 +172,33 @@ def store_case(case: Case, store: Path) -> None:
     )
 
 
-def store_unlabelled(row: dict[str, Any], folder: Path, store: Path) -> None:
-    """Write one scan without annotation."""
-    modality: Modality = MODALITIES[row["modality"]]
-    volume = read_volume(folder / row["file"])
+def read_unlabelled(row: dict[str, Any], folder: Path) -> Volume:
+    """Read a scan without annotation: "id", "file" in ``folder``, "modality" (or "": by its values).
+
+    Raises:
+        BoneSAMError: it cannot be read.
+    """
+    modality: Modality | None = MODALITIES[row["modality"]] if row["modality"] else None
+    volume = read_volume(folder / row["file"], modality)
     if modality == "CT" and volume.array.max() < 256:
         modality = "MR"  # rescaled to 8 bit: its values are Hounsfield units no more
-    volume = Volume(volume.array, volume.ijk_to_ras, row["id"], modality)
-    facts = {"source": "unlabelled", "split": "train", "kind": "unlabelled", "modality": modality}
+    return Volume(volume.array, volume.ijk_to_ras, row["id"], modality or volume.modality_guess)
+
+
+def store_unlabelled(row: dict[str, Any], volume: Volume, store: Path) -> None:
+    """Write one scan without annotation.
+
+    Raises:
+        BoneSAMError: it cannot be written; it is not in the store then.
+    """
+    facts = {"source": "unlabelled", "split": "train", "kind": "unlabelled", "modality": volume.modality}
     _write(store, row["id"], facts | {"license": row["license"]}, volume, None)
+
+
+def remove(store: Path, name: str) -> None:
+    """Take a subject out of the store, if it is there."""
+    for part in ("json", "image.npy", "labels.npy", "depth.npy"):
+        (store / f"{name}.{part}").unlink(missing_ok=True)
 
 
 def _write(
@@ -179,33 +209,19 @@ def _write(
     others = np.delete(volume.spacing, axis)
     # Only thick slices must be kept as they are; some scans are finer along the stack than across.
     thick = volume.is_projection or volume.spacing[axis] > 1.2 * others.min()
-    np.save(store / f"{name}.image.npy", image)
+    # A subject without this is one whose writing was interrupted: it goes first and comes last.
+    (store / f"{name}.json").unlink(missing_ok=True)
+    _write_array(store / f"{name}.image.npy", image)
     if labels is not None:
-        np.save(store / f"{name}.labels.npy", labels)
+        _write_array(store / f"{name}.labels.npy", labels)
     facts = {"id": name, **facts, "spacing": list(volume.spacing)}
     facts |= {"axis": axis, "thick": bool(thick), "orientation": volume.orientation}
-    # Last, so that a subject without it is one whose writing was interrupted.
-    (store / f"{name}.json").write_text(json.dumps(facts))
+    with open_complete(store / f"{name}.json") as file:
+        file.write(json.dumps(facts).encode())
 
 
-def main(
-    data: Annotated[Path, typer.Option(help="Folder with index.json of annotated cases.")],
-    store: Annotated[Path, typer.Option(help="Folder of the training store.")],
-) -> None:
-    """Pack the train and validation cases of a data folder, and its unlabelled scans, into a store."""
-    store.mkdir(parents=True, exist_ok=True)
-    cases = load_cases(data, "train") + load_cases(data, "validation")
-    for case in cases:
-        if not (store / f"{case.id}.json").exists():
-            store_case(case, store)
-            print(case.id, flush=True)
-    index = data / "unlabelled" / "index.json"
-    for row in json.loads(index.read_text()) if index.exists() else []:
-        if not (store / f"{row['id']}.json").exists():
-            row = row | {"file": Path(row["file"]).name}
-            store_unlabelled(row, index.parent, store)
-            print(row["id"], flush=True)
-
-
-if __name__ == "__main__":
-    typer.run(main)
+def _write_array(path: Path, array: NDArray[Any]) -> None:
+    """As `numpy.save`, which does not say when the disk is full."""
+    with open_complete(path) as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(np.ascontiguousarray(array).data)

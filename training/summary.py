@@ -3,14 +3,16 @@
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from BoneSAMLib.errors import BoneSAMError
 from training.metrics import METRICS, NSD_TOLERANCE_MM
+from training.paired_test import paired
 from training.reference_methods import FILLED_BOX, HU_THRESHOLDS
 
 BOX_3D = "3D box"
@@ -22,14 +24,14 @@ PROTOCOLS = (BOX_3D, BOX_2D, *CLICKS.values(), BOX_AND_CLICKS, NO_PROMPT)
 # The band around a bone in which the result without a prompt is compared.
 BAND_MM = 5.0
 
-# First bundle's aims for the mean Dice of the 3D box with depth attention.
+# Aims for the mean Dice of the 3D box with depth attention.
 AIMS = {
-    "spine-mr": 0.85,
-    "pelvic-mr": 0.75,
-    "open-kbp": 0.83,
-    "totalsegmentator-example": 0.75,
-    "chest-xray": 0.70,
-    "hand-xray": 0.85,
+    "spine-mr": 0.90,
+    "pelvic-mr": 0.85,
+    "open-kbp": 0.87,
+    "totalsegmentator-example": 0.85,
+    "chest-xray": 0.82,
+    "hand-xray": 0.92,
 }
 
 BOOTSTRAP_SAMPLES = 1000
@@ -46,6 +48,7 @@ class Row:
 
     case: str
     source: str
+    location: str
     label: str
     object: str
     bone: str
@@ -56,6 +59,7 @@ class Row:
     precision: float
     recall: float
     hd95_mm: float
+    assd_mm: float
     nsd_2mm: float
     empty: str
     confidence: float
@@ -66,28 +70,36 @@ COLUMNS = [field.name for field in fields(Row)]
 _NUMBERS = (*METRICS, "confidence", "seconds")
 
 
+def row_of(values: Mapping[str, Any]) -> Row:
+    """A row from what a CSV or JSON file says of it: numbers may be text, or None for NaN."""
+    known: dict[str, Any] = {name: values[name] for name in COLUMNS}
+    for name in _NUMBERS:
+        known[name] = math.nan if known[name] is None else float(known[name])
+    return Row(**known)
+
+
 def read_rows(path: Path) -> list[Row]:
-    """Rows written by `append_rows`; none when the file does not exist."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [_row_from(line) for line in csv.DictReader(file)]
+    """Rows written by `write_rows`.
+
+    Raises:
+        BoneSAMError: the file cannot be read, or holds no such rows.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [row_of(line) for line in csv.DictReader(file)]
+    except OSError as error:
+        raise BoneSAMError(f"Cannot read {path} ({error.strerror}): name an evaluation's folder.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise BoneSAMError(
+            f"{path} holds no rows of an evaluation of this version ({error!r}): run it again."
+        ) from error
 
 
-def _row_from(line: dict[str, str]) -> Row:
-    values: dict[str, Any] = {
-        name: float(value) if name in _NUMBERS else value for name, value in line.items()
-    }
-    return Row(**values)
-
-
-def append_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows at the end of a CSV file, which gets its header when it is new."""
-    is_new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows to a CSV file with a header."""
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
-        if is_new:
-            writer.writeheader()
+        writer.writeheader()
         for row in rows:
             line = asdict(row)
             writer.writerow(
@@ -96,12 +108,16 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def statistics(rows: Sequence[Row], metric: str) -> dict[str, float | int | None]:
-    """Mean, median and the bootstrap 95 % interval of the mean of one metric; None where nothing is defined.
+    """Mean, median and the bootstrap 95 % interval of the mean of a metric; None where all is undefined."""
+    return statistics_of([(row.case, getattr(row, metric)) for row in rows])
+
+
+def statistics_of(pairs: Iterable[tuple[str, float]]) -> dict[str, float | int | None]:
+    """The same of pairs of a case and a value, NaN left out.
 
     Objects of one scan are not independent, so whole cases are drawn. With only one case its objects are
     drawn instead, and the interval says nothing about other scans.
     """
-    pairs = [(row.case, getattr(row, metric)) for row in rows]
     pairs = [(case, value) for case, value in pairs if not math.isnan(value)]
     if not pairs:
         return {"n": 0, "mean": None, "median": None, "low": None, "high": None}
@@ -155,34 +171,60 @@ def _describe(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def macro_average(rows: Sequence[Row], metric: str) -> float | None:
-    """Mean over sources of the mean over a source's kinds of bone of the mean over its objects."""
-    source_means = []
-    for of_source in _grouped(rows, lambda row: row.source).values():
+def macro_average(rows: Sequence[Row], metric: str, over: str = "source") -> float | None:
+    """Mean over sources of the mean over a source's kinds of bone of the mean over its objects.
+
+    ``over`` may be "location" instead: a location of the body that several sources show counts once.
+    """
+    means_of_all = []
+    for of_one in _grouped(rows, lambda row: getattr(row, over)).values():
         means = [
-            statistics(of_bone, metric)["mean"]
-            for of_bone in _grouped(of_source, lambda row: row.bone).values()
+            statistics(of_bone, metric)["mean"] for of_bone in _grouped(of_one, lambda row: row.bone).values()
         ]
         defined = [mean for mean in means if mean is not None]
         if defined:
-            source_means.append(float(np.mean(defined)))
-    return float(np.mean(source_means)) if source_means else None
+            means_of_all.append(float(np.mean(defined)))
+    return float(np.mean(means_of_all)) if means_of_all else None
 
 
-def attention_effect(rows: Sequence[Row], metric: str = "dice") -> dict[str, dict[str, float | int | None]]:
-    """By protocol: what depth attention adds to ``metric`` on the same object and prompt (on minus off)."""
+def recall_weighted(row: Row) -> float:
+    """F2 of a row: recall counts twice as much as precision; 0 where nothing was found, else NaN."""
+    if math.isnan(row.recall):
+        return math.nan
+    if math.isnan(row.precision) or row.precision + row.recall == 0:
+        return 0.0
+    return 5 * row.precision * row.recall / (4 * row.precision + row.recall)
+
+
+def unprompted_by_source(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """By source: F2 and recall without a prompt, with depth attention, on labelled bone and around it."""
+    chosen = [row for row in rows if row.protocol == NO_PROMPT and row.attention == "on"]
+    return {
+        source: {
+            "recall_weighted": statistics_of((row.case, recall_weighted(row)) for row in group),
+            "recall": statistics(group, "recall"),
+        }
+        for source, group in _grouped(chosen, lambda row: row.source).items()
+    }
+
+
+def attention_effect(rows: Sequence[Row], metric: str = "dice") -> dict[str, dict[str, Any]]:
+    """By protocol: what depth attention adds to ``metric`` on the same object and prompt (on minus off).
+
+    ``test`` is that of `training.paired_test`.
+    """
     off = {(row.case, row.object, row.protocol): row for row in rows if row.attention == "off"}
-    pairs: dict[str, list[Row]] = {}
+    pairs: dict[str, list[tuple[str, float]]] = {}
     for row in rows:
         other = off.get((row.case, row.object, row.protocol))
         if row.attention == "on" and other is not None:
             difference = getattr(row, metric) - getattr(other, metric)
-            pairs.setdefault(row.protocol, []).append(_with(row, metric, difference))
-    return {protocol: statistics(pairs[protocol], metric) for protocol in PROTOCOLS if protocol in pairs}
-
-
-def _with(row: Row, metric: str, value: float) -> Row:
-    return Row(**{**asdict(row), metric: value})
+            pairs.setdefault(row.protocol, []).append((row.case, difference))
+    return {
+        protocol: {**statistics_of(pairs[protocol]), "test": paired(pairs[protocol])}
+        for protocol in PROTOCOLS
+        if protocol in pairs
+    }
 
 
 def against_aims(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -233,25 +275,30 @@ def summarize(rows: Sequence[Row], settings: dict[str, Any]) -> dict[str, Any]:
             name: {metric: macro_average(group, metric) for metric in METRICS}
             for name, group in _grouped(rows, _condition).items()
         },
+        "macro_by_location": {
+            name: {metric: macro_average(group, metric, "location") for metric in METRICS}
+            for name, group in _grouped(rows, _condition).items()
+        },
+        "no_prompt": unprompted_by_source(rows),
         "attention_effect_dice": attention_effect(rows),
     }
 
 
 def write_summary(rows: Sequence[Row], settings: dict[str, Any], out: Path) -> None:
     """Write ``summary.json`` and ``summary.md`` into ``out``."""
-    summary = json.dumps(_rounded(summarize(rows, settings)), indent=1, allow_nan=False)
+    summary = json.dumps(rounded(summarize(rows, settings)), indent=1, allow_nan=False)
     (out / "summary.json").write_text(summary + "\n", encoding="utf-8")
     (out / "summary.md").write_text(markdown(rows, settings), encoding="utf-8")
 
 
-def _rounded(value: Any) -> Any:
-    """Floats with the five significant digits that an evaluation can mean."""
+def rounded(value: Any) -> Any:
+    """Floats, in whatever they are held, with the five significant digits that an evaluation can mean."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return value
 
 
@@ -269,7 +316,7 @@ def markdown(rows: Sequence[Row], settings: dict[str, Any]) -> str:
         "",
         "## Aims",
         "",
-        "Mean Dice per source of the jittered 3D box with depth attention, beside the first bundle's aim, "
+        "Mean Dice per source of the jittered 3D box with depth attention, beside the aim, "
         "the best threshold inside the same box (chosen on these very objects, which favors it) and the "
         "filled box.",
         "",
@@ -289,12 +336,13 @@ def markdown(rows: Sequence[Row], settings: dict[str, Any]) -> str:
         "",
         "## Macro averages",
         "",
-        "Mean over sources of the mean over bones of the mean over objects.",
+        "Mean over sources of the mean over bones of the mean over objects; last column: over locations of "
+        "the body instead of sources.",
         "",
     ]
     lines += [
-        "| protocol | Dice | IoU | precision | recall | HD95 mm | NSD 2 mm |",
-        "|---|---|---|---|---|---|---|",
+        "| protocol | Dice | IoU | precision | recall | HD95 mm | ASSD mm | NSD 2 mm | Dice by location |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     # Thresholds differ between modalities: a mean over the sources that have one would compare unlike sets.
     everywhere = [row for row in rows if row.attention or row.protocol == FILLED_BOX]
@@ -303,22 +351,41 @@ def markdown(rows: Sequence[Row], settings: dict[str, Any]) -> str:
         values = " | ".join(
             _number(macro_average(by_condition[name], metric), _digits(metric)) for metric in METRICS
         )
-        lines.append(f"| {name} | {values} |")
+        by_location = _number(macro_average(by_condition[name], "dice", "location"))
+        lines.append(f"| {name} | {values} | {by_location} |")
+    unprompted = unprompted_by_source(rows)
+    if unprompted:
+        lines += [
+            "",
+            "## Without a prompt",
+            "",
+            "F2 (recall counts twice as much as precision) and recall with depth attention, on labelled bone "
+            "and its surroundings only.",
+            "",
+            "| source | bones | F2 [95 %] | recall [95 %] |",
+            "|---|---|---|---|",
+        ]
+        for source, found in unprompted.items():
+            weighted, recall = found["recall_weighted"], found["recall"]
+            lines.append(
+                f"| {source} | {weighted['n']} | {_with_interval(weighted)} | {_with_interval(recall)} |"
+            )
     effect = attention_effect(rows)
     if effect:
         lines += [
             "",
             "## What depth attention adds",
             "",
-            "Dice with it minus Dice without it, on the same object and first prompt.",
+            "Dice with it minus Dice without it, on the same object and first prompt; Wilcoxon's p over "
+            "cases.",
             "",
-            "| protocol | objects | mean [95 %] | median |",
-            "|---|---|---|---|",
+            "| protocol | objects | mean [95 %] | median | p |",
+            "|---|---|---|---|---|",
         ]
         for protocol, values_of in effect.items():
             lines.append(
                 f"| {protocol} | {values_of['n']} | {_with_interval(values_of, signed=True)} | "
-                f"{_number(values_of['median'], 3, signed=True)} |"
+                f"{_number(values_of['median'], 3, signed=True)} | {_p_value(values_of['test']['p'])} |"
             )
     for title, key in (("source", lambda row: row.source), ("bone", lambda row: row.bone)):
         lines += ["", f"## By {title}", "", "Mean (median) over objects; the interval is that of the mean."]
@@ -341,11 +408,12 @@ def _definitions() -> str:
 - **{NO_PROMPT}**: all bones at once. Most annotations are partial: other bones in view are not labelled, so
   what is found elsewhere cannot be judged. Recall is over the annotated bone. Dice, IoU and precision count
   only voxels at most {BAND_MM:g} mm from it and outside other labels, as bone or not: bones that touch are
-  not told apart. HD95 and NSD are not defined there. These numbers do not compare with prompted ones.
+  not told apart. HD95, ASSD and NSD are not defined there. These numbers do not compare with prompted ones.
 - **References without learning**, in the same 3D box: the filled box; on CT the voxels above {values} HU;
   on MR and X-ray the bright and the dark side of Otsu's threshold.
-- **Empty masks**: an empty prediction counts as Dice, IoU, NSD and recall 0, its HD95 is the diagonal of the
-  volume and its precision is undefined; the column *empty* counts them. Both empty is left out.
+- **Empty masks**: an empty prediction counts as Dice, IoU, NSD and recall 0, its HD95 and ASSD are the
+  diagonal of the volume and its precision is undefined; the column *empty* counts them. Both empty is left
+  out.
 - **NSD** has a tolerance of {NSD_TOLERANCE_MM:g} mm. Its surfaces are those between voxels, which makes it
   generous where voxels are larger than that (open-kbp, 4 mm). Where the size of a radiograph's pixels is
   unknown (hand-xray), mm are pixels.
@@ -358,9 +426,9 @@ def _definitions() -> str:
 
 def _condition_table(rows: Sequence[Row]) -> list[str]:
     lines = [
-        "| protocol | n | Dice | Dice 95 % | IoU | precision | recall | HD95 mm | NSD 2 mm | empty | "
-        "confidence | s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| protocol | n | Dice | Dice 95 % | IoU | precision | recall | HD95 mm | ASSD mm | NSD 2 mm | "
+        "empty | confidence | s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     by_condition = _grouped(rows, _condition)
     for name in _conditions(rows):
@@ -370,7 +438,8 @@ def _condition_table(rows: Sequence[Row]) -> list[str]:
         interval = f"{_number(cells['dice']['low'])} to {_number(cells['dice']['high'])}"
         lines.append(
             f"| {name} | {len(group)} | {shown['dice']} | {interval} | {shown['iou']} | "
-            f"{shown['precision']} | {shown['recall']} | {shown['hd95_mm']} | {shown['nsd_2mm']} | "
+            f"{shown['precision']} | {shown['recall']} | {shown['hd95_mm']} | "
+            f"{shown['assd_mm']} | {shown['nsd_2mm']} | "
             f"{sum(row.empty == 'prediction' for row in group)} | {_number(cells['confidence']['mean'])} | "
             f"{_number(cells['seconds']['mean'], 2)} |"
         )
@@ -396,13 +465,17 @@ def _worst_table(rows: Sequence[Row]) -> list[str]:
 
 
 def _digits(metric: str) -> int:
-    return 1 if metric == "hd95_mm" else 3
+    return {"hd95_mm": 1, "assd_mm": 2}.get(metric, 3)
 
 
 def _number(value: float | None, digits: int = 3, signed: bool = False) -> str:
     if value is None or math.isnan(value):
         return "-"
     return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+
+
+def _p_value(value: float | None) -> str:
+    return "too few cases" if value is None else f"{value:.2g}"
 
 
 def _mean_median(values: dict[str, float | int | None], digits: int) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.volume import Volume
-from training.cases import bone_of, load_cases, separate_objects
+from training.cases import bone_of, load_cases, read_index, separate_objects
 
 
 def test_splits_and_sources(scans):
@@ -15,6 +15,19 @@ def test_splits_and_sources(scans):
     assert [case.id for case in load_cases(scans, "train")] == ["ct_1"]
     assert [case.id for case in load_cases(scans, "test", ["some-xray"])] == ["xr_0"]
     assert load_cases(scans, "validation") == []
+
+
+def test_an_index_may_say_little(scans):
+    rows = json.loads((scans / "index.json").read_text())
+    few = {key: rows[0][key] for key in ("id", "image", "mask", "modality")} | {"labels": {}}
+    (scans / "index.json").write_text(json.dumps([few, rows[1] | {"subject": "Ada"}]))
+    case, other = read_index(scans)
+    assert (case.split, case.source, case.subject, case.partial_label) == ("", "scans", "ct_0", True)
+    assert other.subject == "Ada"
+    assert [bone.name for bone in case.load()[2]] == ["bone_1", "bone_2"]
+    (scans / "index.json").write_text(json.dumps([few | {"split": "exam"}]))
+    with pytest.raises(BoneSAMError, match="split 'exam' of case ct_0"):
+        read_index(scans)
 
 
 def test_a_case_knows_its_volume_labels_and_bones(scans):

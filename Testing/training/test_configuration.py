@@ -30,7 +30,8 @@ def test_settings_are_read(config):
     settings = read_config(config(GOOD))
     assert settings.learning_rate == 0.002
     assert settings.dim == 128
-    assert settings.minutes == 3.5
+    assert settings.length == 3.5
+    assert not settings.counts_steps
     assert settings.phases["first"].size == 96
     assert settings.phases["first"].mixture["sources"] == {"some-ct": 0.5}
     assert settings.phases["second"].mixture == {}
@@ -40,7 +41,7 @@ def test_the_settings_that_come_with_bonesam_are_right():
     paths = sorted((Path(training.__file__).parent / "configs").glob("*.yaml"))
     assert paths
     for path in paths:
-        assert read_config(path).minutes > 0
+        assert read_config(path).length > 0
 
 
 def test_phases_follow_each_other(config):
@@ -56,7 +57,24 @@ def test_phases_follow_each_other(config):
         ("size", "sizes", r"'sizes' in phase 'first' of '.*some.yaml': did you mean 'size'\?"),
         ("synthetic", "sinthetic", r"in the mixture of phase 'first' of .*: did you mean 'synthetic'\?"),
         ("phases:", "fases:", r"'fases' in .*: did you mean 'phases'\?"),
-        ("minutes: 2.5", "batch: 2", r"'minutes' is missing in phase 'second' of '.*some.yaml'\."),
+        ("minutes: 2.5", "batch: 2", r"either 'minutes' or 'steps' in phase 'second' of '.*some.yaml'\."),
+        ("minutes: 2.5", "minutes: 2.5, steps: 3", r"either 'minutes' or 'steps' in phase 'second'"),
+        ("minutes: 2.5", "steps: 3", r"Some phases in .* have 'minutes' and some 'steps'"),
+        ("size: 96", "learn: [decodr]", r"Unknown part to learn 'decodr' in phase .*mean 'decoder'\?"),
+        (
+            "size: 96",
+            "learn: decoder",
+            r"'learn' in phase 'first' .* must be a list of words, not 'decoder'\.",
+        ),
+        ("learning_rate: 2.0e-3", "precision: float", r"Unknown precision 'float' in .*mean 'float"),
+        ("learning_rate: 2.0e-3", "freeze_norms: 1", r"'freeze_norms' in .* must be yes or no, not 1\."),
+        ("learning_rate: 2.0e-3", "accumulate: 0", r"'accumulate' and 'log_steps' in .* at least 1\."),
+        ("learning_rate: 2.0e-3", "adapters: {lowrank: 4}", r"'lowrank' in 'adapters' .*'low_rank'\?"),
+        ("learning_rate: 2.0e-3", "few_shot: {volumes: 1}", r"'sources' is missing in 'few_shot' of "),
+        ("learning_rate: 2.0e-3", "few_shot: {sources: []}", r"either 'volumes' or 'slices' in 'few_shot'"),
+        ("learning_rate: 2.0e-3", "supervision: {rest: boxes}", r"Unknown kind .* 'boxes' .*'box'\?"),
+        ("learning_rate: 2.0e-3", "supervision: {boxes: 1.0}", r"'boxes' in 'supervision' .*'rest: box'"),
+        ("learning_rate: 2.0e-3", "supervision: {labelled: 0.0}", r"'labelled' .* above 0 and at most 1\."),
         ("2.0e-3", "2e-3", r"'learning_rate' in '.*some.yaml' must be a number, not '2e-3'\."),
         ("96", "96.5", r"'size' in phase 'first' .* must be a whole number, not 96.5\."),
         ("synthetic: 1.0", "synthetic: yes", r"'synthetic' in the mixture .* must be a number, not True\."),

@@ -2,18 +2,19 @@
 
 import json
 import math
-from types import SimpleNamespace
 
-import cc3d
 import numpy as np
 import pytest
 from PIL import Image
 
 from BoneSAMLib.errors import BoneSAMError
+from Testing.training.threshold_segmenter import ThresholdSegmenter
 from training import evaluate as command
 from training.cases import load_cases
-from training.evaluate import evaluate, first_cases, weights_digest
-from training.measure import FULL, QUICK, evaluate_case
+from training.evaluate import Clock, chosen_plan, evaluate, first_cases, in_turn
+from training.measure import BOX_ONLY, FULL, QUICK, LoadedCase
+from training.measure import evaluate_case as evaluate_loaded
+from training.opened_weights import weights_digest
 from training.summary import (
     BOX_2D,
     BOX_3D,
@@ -22,59 +23,21 @@ from training.summary import (
     NO_PROMPT,
     Row,
     against_aims,
-    append_rows,
     attention_effect,
     macro_average,
     markdown,
     read_rows,
+    recall_weighted,
     statistics,
     summarize,
+    write_rows,
 )
 
 SETTINGS = {"split": "test", "weights": "none", "quick": False, "seed": 0}
 
 
-class ThresholdSession:
-    """Marks whatever differs from the background inside a box, and is corrected by small balls at the clicks.
-
-    Without depth attention it misses the lower half, so that the two can be told apart.
-    """
-
-    def __init__(self, volume):
-        self.volume = volume
-        self.calls = []
-        values, counts = np.unique(volume.array, return_counts=True)
-        self.bone = (volume.array != values[counts.argmax()]) & (volume.array > -500)
-
-    def segment(self, box=None, points=(), mask=None, depth_attention=True):
-        self.calls.append((box, tuple(points), mask, depth_attention))
-        answer = np.zeros(self.volume.shape, dtype=bool)
-        if mask is not None:
-            answer |= mask.mask
-        elif box is not None:
-            (i0, j0, k0), (i1, j1, k1) = box.to_ijk(self.volume)
-            inside = (slice(k0, k1 + 1), slice(j0, j1 + 1), slice(i0, i1 + 1))
-            answer[inside] = self.bone[inside]
-            if not depth_attention:
-                answer[:, answer.shape[1] // 2 :] = False
-        for point in points:
-            i, j, k = (round(value) for value in point.to_ijk(self.volume))
-            around = (slice(max(0, k - 2), k + 3), slice(max(0, j - 4), j + 5), slice(max(0, i - 4), i + 5))
-            answer[around] = self.bone[around] if point.positive else False
-        return SimpleNamespace(mask=answer, confidence=0.75)
-
-    def segment_all(self, depth_attention=True):
-        labels = cc3d.connected_components(self.bone)
-        return SimpleNamespace(labels=labels, confidence=dict.fromkeys(range(1, labels.max() + 1), 0.5))
-
-
-class ThresholdSegmenter:
-    def __init__(self):
-        self.sessions = []
-
-    def open(self, volume):
-        self.sessions.append(ThresholdSession(volume))
-        return self.sessions[-1]
+def evaluate_case(case, segmenter, plan):
+    return evaluate_loaded(LoadedCase.read(case), segmenter, plan)
 
 
 def rows_of(scored, **wanted):
@@ -199,8 +162,9 @@ def test_a_stopped_run_goes_on(scans, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         evaluate(cases, StopsAtTheSecond(), out, SETTINGS)
-    # Rows of a case that was cut short, as a kill while writing leaves them.
-    append_rows(out / "rows.csv", [row for row in whole if row.case == "mr_0"][:3])
+    # A line that was cut short, as a kill while writing leaves it.
+    with (out / "tables.jsonl").open("a") as file:
+        file.write('{"key": ["mr_0"], "rows": [{"ca')
     segmenter = ThresholdSegmenter()
     resumed = evaluate(cases, segmenter, out, SETTINGS)
     assert [session.volume.name for session in segmenter.sessions] == ["mr_0", "xr_0"]
@@ -212,6 +176,37 @@ def test_a_stopped_run_goes_on(scans, tmp_path):
     again = ThresholdSegmenter()
     evaluate(cases, again, out, SETTINGS, fresh=True)
     assert len(again.sessions) == 3
+
+
+def test_sources_take_turns_and_a_clock_ends_the_work(scans, tmp_path):
+    cases = load_cases(scans, "test")
+    twice = [*cases[:1] * 2, *cases[1:]]
+    assert [case.id for case in in_turn(twice)] == ["ct_0", "mr_0", "xr_0", "ct_0"]
+    segmenter = ThresholdSegmenter()
+    assert evaluate(cases, segmenter, tmp_path, SETTINGS, clock=Clock(minutes=0)) == []
+    assert not segmenter.sessions
+
+
+def test_only_the_named_protocols():
+    plan = chosen_plan(FULL, "box,no-prompt", "on")
+    assert (plan.boxes, plan.no_prompt, plan.clicks, plan.box_corrections, plan.slice_boxes) == (
+        True,
+        True,
+        False,
+        False,
+        False,
+    )
+    assert plan.attention == (True,)
+    assert chosen_plan(BOX_ONLY, None, None) == BOX_ONLY
+    with pytest.raises(BoneSAMError, match="Unknown protocol 'bx'"):
+        chosen_plan(FULL, "bx", None)
+
+
+def test_only_the_first_bones(scans, tmp_path):
+    rows = evaluate(
+        load_cases(scans, "test", ["some-ct"]), ThresholdSegmenter(), tmp_path, SETTINGS | {"most_bones": 1}
+    )
+    assert {one.object for one in rows} == {"L1"}
 
 
 def test_runs_of_different_weights_do_not_mix(scans, tmp_path):
@@ -232,12 +227,14 @@ def test_weights_are_told_apart_by_content(tmp_path):
 
 def row(case="a", source="s", bone="femur", protocol=BOX_3D, attention="on", dice=0.5, empty="", **other):
     values = {
+        "location": source,
         "label": bone,
         "object": bone,
         "iou": dice / 2,
         "precision": 1.0,
         "recall": 1.0,
         "hd95_mm": 3.0,
+        "assd_mm": 1.0,
         "nsd_2mm": 0.5,
         "confidence": 0.9,
         "seconds": 0.1,
@@ -287,6 +284,20 @@ def test_macro_average_weighs_bones_and_sources_equally():
     assert macro_average(rows, "dice") == pytest.approx(((0.4 + 0.8) / 2 + 1.0) / 2)
 
 
+def test_macro_average_over_locations_counts_a_location_once():
+    rows = [row(source="s", location="hip", dice=0.2), row(source="t", location="hip", dice=0.4)]
+    rows.append(row(source="u", location="hand", dice=0.9))
+    assert macro_average(rows, "dice", "location") == pytest.approx((0.3 + 0.9) / 2)
+    assert macro_average(rows, "dice") == pytest.approx((0.2 + 0.4 + 0.9) / 3)
+
+
+def test_recall_counts_twice_without_a_prompt():
+    assert recall_weighted(row(precision=0.5, recall=1.0)) == pytest.approx(5 / 6)
+    assert recall_weighted(row(precision=1.0, recall=0.5)) == pytest.approx(5 / 9)
+    assert recall_weighted(row(precision=math.nan, recall=0.0)) == 0
+    assert math.isnan(recall_weighted(row(recall=math.nan)))
+
+
 def test_attention_effect_pairs_the_same_object():
     rows = [row(dice=0.7), row(attention="off", dice=0.5), row(case="b", dice=0.1)]
     effect = attention_effect(rows)
@@ -296,36 +307,35 @@ def test_attention_effect_pairs_the_same_object():
 
 def test_aims_stand_beside_what_was_reached():
     rows = [
-        row(source="open-kbp", dice=0.84),
-        row(source="open-kbp", protocol="above 200 HU", attention="", dice=0.85),
+        row(source="open-kbp", dice=0.88),
+        row(source="open-kbp", protocol="above 200 HU", attention="", dice=0.89),
         row(source="open-kbp", protocol="above 300 HU", attention="", dice=0.6),
         row(source="open-kbp", protocol="filled box", attention="", dice=0.9),
     ]
     (entry,) = against_aims(rows)
-    assert entry["aim"] == 0.83
+    assert entry["aim"] == 0.87
     assert entry["aim_met"]
-    assert (entry["best_threshold"], entry["best_threshold_dice"]) == ("above 200 HU", pytest.approx(0.85))
+    assert (entry["best_threshold"], entry["best_threshold_dice"]) == ("above 200 HU", pytest.approx(0.89))
     text = markdown(rows, SETTINGS)
-    assert "| open-kbp | 0.83 | 0.840 [0.840, 0.840] | yes | 0.850 (above 200 HU) | 0.900 | **no** |" in text
+    assert "| open-kbp | 0.87 | 0.880 [0.880, 0.880] | yes | 0.890 (above 200 HU) | 0.900 | **no** |" in text
 
 
 def test_rows_survive_the_file(tmp_path):
     rows = [row(), row(case="b, with comma", dice=math.nan, empty="both")]
-    append_rows(tmp_path / "rows.csv", rows[:1])
-    append_rows(tmp_path / "rows.csv", rows[1:])
+    write_rows(tmp_path / "rows.csv", rows)
     first, second = read_rows(tmp_path / "rows.csv")
     assert first == rows[0]
     assert second.case == "b, with comma"
     assert math.isnan(second.dice)
-    assert read_rows(tmp_path / "none.csv") == []
+    with pytest.raises(BoneSAMError, match="name an evaluation's folder"):
+        read_rows(tmp_path / "none.csv")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(BoneSAMError, match="no rows of an evaluation"):
+        read_rows(tmp_path / "other.csv")
 
 
 def test_command_line(scans, tmp_path, monkeypatch, capsys):
-    class Segmenter(ThresholdSegmenter):
-        def __init__(self, device="auto", weights=None):
-            super().__init__()
-
-    monkeypatch.setattr("BoneSAMLib.Segmenter", Segmenter, raising=False)
+    monkeypatch.setattr(command, "open_weights", lambda weights, device: ThresholdSegmenter())
     out = tmp_path / "out"
     arguments = [
         "--data",
@@ -339,7 +349,7 @@ def test_command_line(scans, tmp_path, monkeypatch, capsys):
         "--quick",
     ]
     assert command.main(arguments) == 0
-    assert "summary.md" in capsys.readouterr().out
+    assert "report.html" in capsys.readouterr().out
     assert command.main([*arguments, "--sources", "nowhere"]) == 2
     assert "Unknown source" in capsys.readouterr().err
     assert command.main(["--data", str(scans), "--split", "validation"]) == 2

@@ -9,7 +9,7 @@ import SimpleITK
 from BoneSAMLib.intensity import CT_HIGH_HU, CT_LOW_HU
 from Testing.training.spheres import BALLS, LARGE, SIZE, SMALL, anatomy, write_anatomy
 from training.cases import load_cases
-from training.store import load_subjects, store_case, store_unlabelled
+from training.store import load_subjects, read_unlabelled, store_case, store_unlabelled
 from training.warp import Slicing
 
 
@@ -82,7 +82,7 @@ def test_an_interrupted_subject_is_left_out(store):
 
 def test_an_unlabelled_scan_comes_back(scans, store):
     row = {"id": "free", "file": "mr_0_image.nii.gz", "modality": "MRI", "license": "none"}
-    store_unlabelled(row, scans, store)
+    store_unlabelled(row, read_unlabelled(row, scans), store)
     (subject,) = load_subjects(store, "train")
     assert subject.kind == "unlabelled"
     assert subject.modality == "MR"
@@ -106,7 +106,7 @@ def test_only_thick_slices_are_kept_as_they_are(store, tmp_path, spacing, kept):
     image.SetSpacing(spacing)
     SimpleITK.WriteImage(image, tmp_path / "scan.nrrd")
     row = {"id": "free", "file": "scan.nrrd", "modality": "MRI", "license": "none"}
-    store_unlabelled(row, tmp_path, store)
+    store_unlabelled(row, read_unlabelled(row, tmp_path), store)
     (subject,) = load_subjects(store, "train")
     assert subject.spacing.tolist() == pytest.approx(list(spacing))
     assert (subject.slicing.axis, subject.slicing.thick) == kept
@@ -114,7 +114,7 @@ def test_only_thick_slices_are_kept_as_they_are(store, tmp_path, spacing, kept):
 
 def test_a_ct_rescaled_to_8_bit_counts_as_mr(scans, store):
     row = {"id": "free", "file": "mr_0_image.nii.gz", "modality": "CT", "license": "none"}
-    store_unlabelled(row, scans, store)
+    store_unlabelled(row, read_unlabelled(row, scans), store)
     assert json.loads((store / "free.json").read_text())["modality"] == "MR"
 
 

@@ -1,0 +1,1 @@
+"""Networks that others would use for the same task, trained and measured like BoneSAM."""

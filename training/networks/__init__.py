@@ -1,0 +1,1 @@
+"""Networks other than BoneSAM-T that the same loop trains."""

@@ -1,0 +1,1 @@
+"""Learning from scans of which less is known than masks."""
