@@ -8,10 +8,11 @@ PROMPTS ?= --all
 
 BIN := .venv/bin
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo view test lint format bench clean
 
 help:
 	@echo "make demo    segment a sample; INPUT=scan.nii.gz for your own, PROMPTS='--box R,A,S,R,A,S' for one bone"
+	@echo "make view    look at it and correct it in the browser"
 	@echo "make test    run the tests; TESTS=Testing/lib for some"
 	@echo "make lint    check format, style and types"
 	@echo "make format  apply format and safe style fixes"
@@ -22,11 +23,16 @@ demo: .venv/.demo
 	@mkdir -p demo
 	@$(BIN)/bonesam segment "$(INPUT)" $(PROMPTS) \
 		--output demo/mask.seg.nrrd --overlay demo/overlay.png --report demo/report.html
+	@echo "To look at it and correct it in the browser: make view"
+
+view: .venv-web/.web
+	@test -e demo/mask.seg.nrrd || $(MAKE) demo
+	@.venv-web/bin/bonesam view "$(INPUT)" --mask demo/mask.seg.nrrd
 
 # TESTS narrows the runs. What is for one of Slicer's environments only is left to it; each part of that has a process
 # of its own, because there is one scene in a process.
 IN_SLICER = Testing/slicer Testing/panel
-IN_VIEWS = Testing/mouse
+IN_VIEWS = Testing/mouse Testing/browser
 GENERAL_TESTS = $(filter-out $(addsuffix %,$(IN_SLICER) $(IN_VIEWS)),$(TESTS))
 SLICER_TESTS = $(if $(TESTS),$(filter $(addsuffix %,$(IN_SLICER)),$(TESTS)),$(IN_SLICER))
 MOUSE_TESTS = $(if $(TESTS),$(filter $(addsuffix %,$(IN_VIEWS)),$(TESTS)),$(IN_VIEWS))
@@ -34,7 +40,7 @@ MOUSE_TESTS = $(if $(TESTS),$(filter $(addsuffix %,$(IN_VIEWS)),$(TESTS)),$(IN_V
 test: .venv/.dev $(if $(SLICER_TESTS),.venv-slicer/.slicer) $(if $(MOUSE_TESTS),.venv-web/.web)
 	$(if $(TESTS),$(if $(GENERAL_TESTS),$(BIN)/python -m pytest $(GENERAL_TESTS)),$(BIN)/python -m pytest)
 	for tests in $(SLICER_TESTS); do .venv-slicer/bin/python -m pytest $$tests || exit; done
-	$(if $(MOUSE_TESTS),.venv-web/bin/python -m pytest $(MOUSE_TESTS))
+	for tests in $(MOUSE_TESTS); do .venv-web/bin/python -m pytest $$tests || exit; done
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check
@@ -70,11 +76,11 @@ $(BIN)/python:
 # Slicer's slice views, for a mouse. They pin another vtk and slicer-core than the above, and draw through EGL.
 .venv-web/.web: pyproject.toml
 	$(PYTHON) -m venv .venv-web
-	.venv-web/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[web]" "pytest>=8.3"
+	.venv-web/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[web]" playwright "pytest>=8.3"
 	@touch $@
 
 # torch comes first and pinned: left to the dependency resolver it may bring gigabytes of CUDA libraries.
 .venv/.dev: .venv/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,train]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[cluster,dev,dicom,stl,train]"
 	@touch $@
