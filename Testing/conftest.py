@@ -1,6 +1,17 @@
-"""A bundle of weights for every test that needs the network but not what it has learned."""
+"""What all tests share: a bundle of random weights, and what is left out unless it is asked for."""
+
+import os
 
 import pytest
+
+
+def pytest_collection_modifyitems(items):
+    """Leave out what takes minutes: killed clusters, whole trainings, real browsers."""
+    if os.environ.get("BONESAM_LONG"):
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: set BONESAM_LONG=1"))
 
 
 @pytest.fixture(scope="session")

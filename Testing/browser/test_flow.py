@@ -13,6 +13,8 @@ from BoneSAMLib.writing import SegmentInfo, write_mask
 from Testing.browser.block_scans import write_block
 from Testing.browser.site import SAMPLES, Scan, Visit, dice, on_grid, sample, serving
 
+pytestmark = pytest.mark.long
+
 # Not how good the weights are, which the evaluation measures: only that the mask lies where the bone is.
 LEAST_DICE = 0.4
 

@@ -15,6 +15,8 @@ from BoneSAMLib.browser.serving import run_viewer
 from BoneSAMLib.browser.visitor import VisitorTask
 from BoneSAMLib.errors import BoneSAMError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def echo(monkeypatch):

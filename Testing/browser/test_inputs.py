@@ -15,6 +15,8 @@ from Testing.browser.block_scans import write_block, write_picture
 from Testing.browser.site import Scan, dice, on_grid
 from Testing.lib.batch_scans import write_series
 
+pytestmark = pytest.mark.long
+
 
 def segment(page, scan, tag, tool="box"):
     """Draw a box around the bone, accept the mask; returns the downloaded one on the scan's grid."""

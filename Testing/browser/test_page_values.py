@@ -125,7 +125,7 @@ def test_messages_do_not_say_where_files_lie():
 
 def test_windows_that_suit_bone():
     generator = np.random.default_rng(0)
-    body = generator.normal(40, 60, (8, 30, 30))
+    body = generator.normal(40, 20, (8, 30, 30))
     body[:, :8] = -1024
     body[:, 20:24] = 900
     volume = Volume(body.astype(np.int16), np.eye(4), modality="CT")

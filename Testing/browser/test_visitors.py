@@ -7,6 +7,8 @@ pytest.importorskip("trame_slicer", reason="needs the extra web: run make test")
 from Testing.browser.block_scans import write_block
 from Testing.browser.site import Scan
 
+pytestmark = pytest.mark.long
+
 
 def test_two_visitors_share_nothing(open_page, tmp_path):
     one, other = open_page(), open_page()

@@ -201,6 +201,7 @@ def cluster(site):
     return json.loads(file.read_text())["address"], scheduler, workers
 
 
+@pytest.mark.long
 def test_killed_scheduler(site, cluster):
     address, scheduler, _ = cluster
     run = site.command("--scheduler", address)
@@ -217,6 +218,7 @@ def test_killed_scheduler(site, cluster):
     site.resumed(before)  # while the workers may still believe that the cases are theirs
 
 
+@pytest.mark.long
 def test_killed_client_of_a_cluster(site, cluster):
     run = site.command("--scheduler", cluster[0])
     site.in_mid_case()
@@ -231,6 +233,7 @@ def test_killed_client_of_a_cluster(site, cluster):
     site.check(before)
 
 
+@pytest.mark.long
 def test_interrupted_client_of_a_cluster_cleans_up(site, cluster):
     run = site.command("--scheduler", cluster[0])
     site.in_mid_case()
@@ -249,6 +252,7 @@ def test_interrupted_client_of_a_cluster_cleans_up(site, cluster):
 # --------------------------------------------------------------------------------------------- disks
 
 
+@pytest.mark.long
 def test_no_space_for_larger_files(site, monkeypatch):
     """A quota stands in for a full disk where none can be mounted: the system refuses to write on."""
     with monkeypatch.context() as patch:

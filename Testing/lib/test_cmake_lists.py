@@ -14,9 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PART_OF_SLICER = {"PIL", "SimpleITK", "numpy", "packaging", "pydicom", "scipy", "slicer", "vtk"}
 PART_OF_SLICER_WINDOW = {"SampleData", "ctk", "qt"}
 INSTALLED_ON_FIRST_USE = {"onnxruntime"}
-USED_IF_PRESENT = {"highdicom", "rapidfuzz", "skimage"}
+USED_IF_PRESENT = {"dask", "distributed", "highdicom", "rapidfuzz", "skimage"}
 NOT_USED_IN_SLICER = (
-    "BoneSAMLib/batch/dask_run.py",
     "BoneSAMLib/browser/",
     "BoneSAMLib/cli.py",
     "BoneSAMLib/model/",
@@ -64,7 +63,15 @@ def imported(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         for child in ast.walk(node)
     }
+    for_types = {
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
     for node in ast.walk(tree):
+        if node in for_types:
+            continue
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -50,6 +50,7 @@ def ball():
     return Volume(image, np.diag([1.0, 1.0, 3.0, 1.0]), "balls", "MR"), labels == LARGE
 
 
+@pytest.mark.long
 def test_what_was_trained_is_exported_and_segments(tmp_path, command):
     store = write_store(tmp_path / "store")
     for number in range(2):
@@ -78,6 +79,7 @@ def test_what_was_trained_is_exported_and_segments(tmp_path, command):
     assert dice > 0.3
 
 
+@pytest.mark.long
 def test_a_bundle_of_an_official_network_answers_as_the_network(tmp_path):
     """The same three graphs; the embedding has another size and width, which no caller looks at."""
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -39,6 +40,7 @@ def rows_of(out):
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_two_processes_learn_as_one(tmp_path):
     store = write_store(tmp_path / "store")
     (tmp_path / "some.yaml").write_text(CONFIG)
@@ -61,6 +63,7 @@ def test_two_processes_learn_as_one(tmp_path):
     learned = [name for name in first if "running" not in name and "tracked" not in name]
     # Where a gradient is nothing but rounding, Adam makes a whole step of it: means are compared.
     assert all((first[name] - second[name]).abs().mean() < 3e-4 for name in learned)
-    # What norms have seen is shared too: neither process's own half of it.
+    # What norms have seen is shared too: neither process's own half of it. Alone, the two batches of a step move
+    # the running mean one after the other, by a tenth each; from two processes their mean moves it once.
     seen = "encoder.stem.0.1.running_mean"
-    assert torch.allclose(first[seen], second[seen], atol=0.02)
+    assert torch.allclose(first[seen] / (1 - 0.9**6), second[seen] / (1 - 0.9**3), atol=0.02)
