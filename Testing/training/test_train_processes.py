@@ -63,7 +63,7 @@ def test_two_processes_learn_as_one(tmp_path):
     learned = [name for name in first if "running" not in name and "tracked" not in name]
     # Where a gradient is nothing but rounding, Adam makes a whole step of it: means are compared.
     assert all((first[name] - second[name]).abs().mean() < 3e-4 for name in learned)
-    # What norms have seen is shared too: neither process's own half of it. Alone, the two batches of a step move
-    # the running mean one after the other, by a tenth each; from two processes their mean moves it once.
+    # What norms have seen is shared too: neither process's own half of it. Alone, the two batches of a step
+    # move the running mean one after the other, by a tenth each; from two processes their mean moves it once.
     seen = "encoder.stem.0.1.running_mean"
     assert torch.allclose(first[seen] / (1 - 0.9**6), second[seen] / (1 - 0.9**3), atol=0.02)
