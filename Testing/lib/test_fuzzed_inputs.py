@@ -159,7 +159,9 @@ def itk_volume(path):
         return None
     if reader.GetDimension() != 3 or not min(reader.GetSpacing()) > 0:
         return None  # where pixdim is negative, ITK has negative spacings, which nothing can show
-    return reader.GetSize(), lps_to_ras(reader.GetOrigin(), reader.GetSpacing(), reader.GetDirection())
+    affine = lps_to_ras(reader.GetOrigin(), reader.GetSpacing(), reader.GetDirection())
+    # With an sform that is no number, ITK puts the image nowhere; we take the qform, or refuse.
+    return (reader.GetSize(), affine) if np.isfinite(affine).all() else None
 
 
 HEADER_FIELDS = [*range(40, 56), *range(70, 108), *range(252, 344)]
