@@ -1,11 +1,10 @@
-"""The command line: `bonesam segment`, `bonesam batch`, `bonesam info` and `bonesam view`."""
+"""The command line: `bonesam segment`, `batch`, `info`, `name` and `view`."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -17,21 +16,22 @@ from rich.progress import (
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
+from BoneSAMLib.batch_command import batch
+from BoneSAMLib.bone_naming import named_bone
+from BoneSAMLib.bone_table import bone_table
+from BoneSAMLib.command_errors import errors_in_one_sentence
 from BoneSAMLib.description import describe_volume
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.many_bones import group_prompts, segment_everything, segment_prompted
+from BoneSAMLib.many_bones import group_prompts, name_bones, segment_everything, segment_prompted
 from BoneSAMLib.overlay_sheet import overlay_sheet
 from BoneSAMLib.prompts import parse_box, parse_point
 from BoneSAMLib.report import ReportedBone, write_report
+from BoneSAMLib.terminology import bone_meaning
 from BoneSAMLib.volume import Volume
 from BoneSAMLib.writing import SegmentInfo, write_mask
-
-if TYPE_CHECKING:
-    from BoneSAMLib.batch import CaseOutcome
 
 __all__ = ["app", "main"]
 
@@ -89,6 +89,12 @@ def segment(
     everything: Annotated[
         bool, typer.Option("--all", help="Every bone, without prompts: one label per connected bone.")
     ] = False,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BONE", help='What the prompts\' bones are called, in their order: "left femur"; repeat.'
+        ),
+    ] = None,
     also: Annotated[
         list[Path] | None,
         typer.Option(
@@ -121,9 +127,10 @@ def segment(
     outside all boxes and so starts a bone of its own. A --point inside boxes belongs to the smallest of them.
     A --negative-point counts for every bone whose box contains it, and for every bone without a box. A box
     that is one slice thin marks the bone on that slice and counts as that wide on all others. Where two bones
-    claim a voxel, the more confident one keeps it.
+    claim a voxel, the more confident one keeps it. Names may be in English, German, Italian, French, Spanish
+    or Latin, and are written with their SNOMED CT codes.
     """
-    with _errors_in_one_sentence():
+    with errors_in_one_sentence():
         _check_destination(output, MASK_SUFFIXES, source)
         _check_destination(overlay, (".png",), source)
         _check_destination(report, (".html", ".htm"), source)
@@ -135,6 +142,8 @@ def segment(
         points += [parse_point(text, positive=False) for text in negative_point or ()]
         if everything and (boxes or points):
             raise BoneSAMError("--all takes no boxes or points: leave out either --all or the prompts.")
+        if everything and name:
+            raise BoneSAMError("--all takes no --name: which bones it finds is not known before.")
         if everything and two_d_only:
             raise BoneSAMError("--2d-only needs a prompt: without one, bones are found by depth attention.")
         if not (everything or boxes or points):
@@ -150,6 +159,7 @@ def segment(
         from BoneSAMLib.surface import check_surfaces, write_surfaces
 
         check_fusion(fusion)
+        names = [named_bone(text) for text in name or ()]
         is_dicom = output.name.lower().endswith(DICOM_SUFFIX)
         if is_dicom and source.exists():
             check_segmentation_source(source)
@@ -164,6 +174,7 @@ def segment(
             if stl is not None:
                 check_surfaces(volume)
             bones = group_prompts(volume, boxes, points)
+            name_bones(bones, names)
             start = time.perf_counter()
             segmenter = Segmenter(device=device, weights=weights)
             session = segmenter.open(volume, [read_volume(path) for path in also or ()], fusion)
@@ -173,11 +184,14 @@ def segment(
                 labels, found = segment_prompted(session, volume, bones, not two_d_only, progress)
             seconds = time.perf_counter() - start
             progress(1.0, "Writing")
-            segments = [SegmentInfo(bone.value, bone.name, bone.color) for bone in found]
+            segments = [
+                SegmentInfo(bone.value, bone.name, bone.color, bone_meaning(bone.name).terminology)
+                for bone in found
+            ]
             if is_dicom:
-                name = segmenter.bundle.name
+                weights_name = segmenter.bundle.name
                 write_dicom_segmentation(
-                    labels, volume, source, output, segments, prompted=not everything, weights=name
+                    labels, volume, source, output, segments, prompted=not everything, weights=weights_name
                 )
             else:
                 write_mask(labels, volume, output, segments)
@@ -199,114 +213,7 @@ def segment(
             typer.echo(f"{what + ':':<9}{path}")
 
 
-@app.command()
-def batch(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT",
-            help='A folder, a pattern in quotation marks such as "scans/**/*.nii.gz", or a table (.csv).',
-            show_default=False,
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Argument(metavar="OUTPUT", help="Folder of the masks.", show_default=False)
-    ],
-    everything: Annotated[bool, typer.Option("--all", help="Every bone, without prompts.")] = False,
-    box: Annotated[
-        list[str] | None, typer.Option(metavar="R,A,S,R,A,S", help="As for `segment`, in every volume.")
-    ] = None,
-    box_ijk: Annotated[list[str] | None, typer.Option(metavar="i,j,k,i,j,k", help="The same.")] = None,
-    point: Annotated[list[str] | None, typer.Option(metavar="R,A,S", help="The same.")] = None,
-    negative_point: Annotated[list[str] | None, typer.Option(metavar="R,A,S", help="The same.")] = None,
-    ending: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="ENDING",
-            help="seg.nrrd, nii.gz, nii, nrrd, mha, or dcm (DICOM segmentation).",
-        ),
-    ] = "seg.nrrd",
-    stl: Annotated[
-        bool, typer.Option("--stl", help="Write the surface of each bone too, in LPS mm, beside the mask.")
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Leave complete masks of the same input, prompts and weights alone."),
-    ] = False,
-    workers: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Processes; they share the cores, each needs memory.")
-    ] = 1,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Let the Dask cluster of this scheduler work, such as tcp://node1:8786; local: start one.",
-        ),
-    ] = None,
-    shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Do part I of N only: one job of a job array.")
-    ] = None,
-    memory: Annotated[
-        float | None,
-        typer.Option(metavar="GB", help="Refuse volumes that would take more; else a share of what is free."),
-    ] = None,
-    time_limit: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Give a volume up that takes longer.")
-    ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Weights to use instead of the bundled ones.")
-    ] = None,
-    two_d_only: Annotated[
-        bool, typer.Option("--2d-only", help="Look at each slice alone: no depth attention.")
-    ] = False,
-) -> None:
-    """Segment many volumes: a mask and a .bonesam.json for each, and summary.html, the worst cases first.
-
-    Volumes are found by their content: NIfTI, NRRD, MHA, and DICOM series, several in a folder too. A table
-    has the columns volume, output, bone, box, box_ijk, points, negative_points, all but the first optional;
-    every row is one bone, and a row without a prompt wants every bone.
-
-    A volume that cannot be segmented does not stop the others. Exit code: 0 when all have a mask, 1 when some
-    have, 3 when none has, 2 when nothing was begun, 130 when stopped by Ctrl-C.
-    """
-    with _errors_in_one_sentence():
-        boxes = [parse_box(text) for text in box or ()]
-        boxes += [parse_box(text, "IJK") for text in box_ijk or ()]
-        points = [parse_point(text) for text in point or ()]
-        points += [parse_point(text, positive=False) for text in negative_point or ()]
-
-        from BoneSAMLib.batch import BatchPrompts, find_cases, parse_shard, run_batch
-
-        prompts = None
-        if everything or boxes or points:
-            prompts = BatchPrompts(everything, tuple(boxes), tuple(points), depth_attention=not two_d_only)
-        part = None if shard is None else parse_shard(shard)
-        with _terminated_like_interrupted():
-            cases = find_cases(source, output, prompts, "." + ending.removeprefix("."), not two_d_only, stl)
-            with _case_progress(len(cases if part is None else part.of(cases))) as progress:
-                outcome = run_batch(
-                    cases,
-                    output,
-                    workers=workers,
-                    scheduler=scheduler,
-                    shard=part,
-                    resume=resume,
-                    device=device,
-                    weights=weights,
-                    memory=None if memory is None else round(memory * 1e9),
-                    time_limit=time_limit,
-                    progress=progress,
-                )
-    kept = sum(one.ending == "kept" for one in outcome.outcomes)
-    done = len(outcome.outcomes) - len(outcome.failed)
-    typer.echo(f"{done} of {outcome.total} volumes have a mask{f', {kept} from before' if kept else ''}.")
-    if outcome.summary.exists():
-        typer.echo(f"Summary: {outcome.summary}")
-    if outcome.problem:
-        typer.echo(f"Error: {outcome.problem}", err=True)
-    raise typer.Exit(outcome.exit_code)
+app.command()(batch)
 
 
 @app.command()
@@ -316,13 +223,32 @@ def info(
     ],
 ) -> None:
     """Say what BoneSAM understands of INPUT: its grid, where it lies, how it is sliced, its modality."""
-    with _errors_in_one_sentence():
+    with errors_in_one_sentence():
         from BoneSAMLib.reading import read_volume
 
         volume = read_volume(source)
         table = Table(show_header=False, box=None, pad_edge=False)
         for name, value in describe_volume(volume).items():
             table.add_row(name, value)
+        Console(highlight=False).print(table)
+
+
+@app.command("name")
+def meaning(
+    phrase: Annotated[
+        str, typer.Argument(metavar="TEXT", help='Such as "both femurs and L2-L4".', show_default=False)
+    ],
+) -> None:
+    """Say which bones a text means, in the words and SNOMED CT codes that are written beside masks."""
+    with errors_in_one_sentence():
+        from BoneSAMLib.bone_phrases import understand
+
+        understood = understand(phrase)
+        for word, read in understood.corrected.items():
+            typer.echo(f"'{word}' is read as '{read}'.", err=True)
+        table = Table(show_header=False, box=None, pad_edge=False)
+        for target in understood.targets:
+            table.add_row(target.name, *bone_table().code(target.bone))
         Console(highlight=False).print(table)
 
 
@@ -350,7 +276,7 @@ def view(
 
     Every visitor has a session of its own, which is forgotten soon after its page is closed.
     """
-    with _errors_in_one_sentence():
+    with errors_in_one_sentence():
         from BoneSAMLib.browser.serving import run_viewer
 
         run_viewer(
@@ -416,62 +342,6 @@ def _progress_bar() -> Iterator[Callable[[float, str], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda fraction, text: bar.update(task, completed=fraction, description=text)
-
-
-@contextmanager
-def _case_progress(total: int) -> Iterator[Callable[["CaseOutcome"], None]]:
-    """Cases done, failing and time left: a bar on terminals, else one line a case; failures always stay."""
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    columns = (
-        TextColumn("{task.completed} of {task.total} done"),
-        TextColumn("{task.fields[failing]} failed"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
-    failing = 0
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total, failing=0)
-
-        def show(outcome: "CaseOutcome") -> None:
-            nonlocal failing
-            if outcome.ending == "failed":
-                failing += 1
-                console.print(f"Failed: {outcome.case.name}: {outcome.error}")
-            elif not console.is_terminal:
-                done = "complete already" if outcome.ending == "kept" else f"{outcome.seconds:.1f} s"
-                console.print(f"Done: {outcome.case.name} ({done}, confidence {outcome.confidence:.2f})")
-            bar.update(task, advance=1, failing=failing)
-
-        yield show
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Ctrl-C, and a scheduler that ends the job, leave no unfinished case behind; exit code 130."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("Stopped. The unfinished cases were cleaned up: --resume does what is left.", err=True)
-        raise typer.Exit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _errors_in_one_sentence() -> Iterator[None]:
-    """Expected errors become their message on standard error and exit code 2."""
-    try:
-        yield
-    except BoneSAMError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from None
 
 
 if __name__ == "__main__":

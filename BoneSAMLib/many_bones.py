@@ -17,7 +17,7 @@ from BoneSAMLib.writing import distinct_color
 if TYPE_CHECKING:
     from BoneSAMLib.session import Session
 
-__all__ = ["BonePrompts", "group_prompts", "segment_everything", "segment_prompted"]
+__all__ = ["BonePrompts", "group_prompts", "name_bones", "segment_everything", "segment_prompted"]
 
 MOST_REVIEWED = 10  # slices to review of one bone
 
@@ -65,6 +65,21 @@ def group_prompts(volume: Volume, boxes: Sequence[Box], points: Sequence[Point])
         for bone in meant:
             bone.points.append(point)
     return boxed + clicked
+
+
+def name_bones(bones: Sequence[BonePrompts], names: Sequence[str]) -> None:
+    """Call bones by names, in their order; no names leave them as they are.
+
+    Raises:
+        BoneSAMError: there are more or fewer names than bones.
+    """
+    if names and len(names) != len(bones):
+        raise BoneSAMError(
+            f"{len(names)} names were given for {len(bones)} bones: "
+            "give each bone one, in the order of the prompts."
+        )
+    for bone, name in zip(bones, names, strict=False):
+        bone.name = name
 
 
 def segment_prompted(

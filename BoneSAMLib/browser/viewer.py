@@ -15,6 +15,7 @@ import slicer.util
 from aiohttp import web
 from trame_slicer.core import SlicerApp
 
+from BoneSAMLib.bone_naming import bone_names
 from BoneSAMLib.browser.downloads import Download, make_download
 from BoneSAMLib.browser.found_scans import FoundScan, find_scans, read_found_scan, without_paths
 from BoneSAMLib.browser.gray_windows import GrayWindow, gray_windows
@@ -93,6 +94,7 @@ class Viewer:
                 "solid": {},
                 "dark": True,
                 "name": "",
+                "bone_names": bone_names(),
                 "text": "",
                 "upload": None,
                 "upload_limit": upload_limit,

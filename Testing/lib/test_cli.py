@@ -152,6 +152,28 @@ def test_slicer_segmentation_has_names(scan, tmp_path):
     assert image.GetMetaData("Segment1_LabelValue") == "2"
 
 
+def test_bones_are_called_by_their_names(scan, tmp_path):
+    out = tmp_path / "mask.seg.nrrd"
+    boxes = ["--box-ijk", "1,1,1,9,9,9", "--box-ijk", "20,20,1,29,29,9"]
+    result = run("segment", scan, "-o", out, *boxes, "--name", "femur l", "--name", "Kreuzbein")
+    assert result.exit_code == 0, result.output
+    image = sitk.ReadImage(str(out))
+    assert [image.GetMetaData(f"Segment{n}_Name") for n in (0, 1)] == ["left femur", "sacrum"]
+    assert "SCT^71341001^" in image.GetMetaData("Segment0_Tags")
+    assert "^Left" in image.GetMetaData("Segment0_Tags")
+
+
+def test_what_a_text_means():
+    result = run("name", "both femurs and L2-L4")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line.split("  ")[0].strip() for line in lines] == [
+        *("L2 vertebra", "L3 vertebra", "L4 vertebra", "left femur", "right femur")
+    ]
+    assert "71341001" in lines[-1]
+    refused(run("name", "liver"), "liver")
+
+
 def test_more_confident_bone_keeps_disputed_voxels(scan, tmp_path, fake_session, monkeypatch):
     out = tmp_path / "mask.nii.gz"
     boxes = ["--box-ijk", "0,0,0,19,19,5", "--box-ijk", "10,10,0,29,29,5"]
@@ -272,6 +294,10 @@ def test_border_of_a_box_belongs_to_it(volume):
         (["--negative-point", "-5,-5,3"], ["belongs to no bone"]),
         (["--all", "--box-ijk", "1,1,1,9,9,9"], ["--all"]),
         (["--all", "--2d-only"], ["--2d-only"]),
+        (["--all", "--name", "left femur"], ["--name"]),
+        (["--box-ijk", "1,1,1,9,9,9", "--name", "femur", "--name", "tibia"], ["2 names", "1 bones"]),
+        (["--box-ijk", "1,1,1,9,9,9", "--name", "ribs"], ["bones", "name one"]),
+        (["--box-ijk", "1,1,1,9,9,9", "--name", "liver"], ["liver"]),
         ([], ["No prompt"]),
         (["--all", "--device", "quantum"], ["quantum", "cpu"]),
     ],

@@ -17,7 +17,9 @@ INSTALLED_ON_FIRST_USE = {"onnxruntime"}
 USED_IF_PRESENT = {"dask", "distributed", "highdicom", "rapidfuzz", "skimage"}
 NOT_USED_IN_SLICER = (
     "BoneSAMLib/browser/",
+    "BoneSAMLib/batch_command.py",
     "BoneSAMLib/cli.py",
+    "BoneSAMLib/command_errors.py",
     "BoneSAMLib/model/",
 )
 
