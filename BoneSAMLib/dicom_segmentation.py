@@ -127,11 +127,7 @@ def is_segmentation(path: Path) -> bool:
 
 
 def _check_same_grid(series: DicomSeries, volume: Volume, labels: NDArray[Any], source: Path) -> None:
-    if labels.shape != volume.shape:
-        raise BoneSAMError(
-            f"The mask has shape {labels.shape} and the volume {volume.shape} (k, j, i): "
-            "they must be the same."
-        )
+    volume.check_same_shape(labels)
     if series.stack is None:
         is_same = volume.shape == (1, *series.images[0].size)
     else:

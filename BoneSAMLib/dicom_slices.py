@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 
 from BoneSAMLib.dicom_images import DicomImage, functional_group
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.volume import Affine, Int3
+from BoneSAMLib.volume import LPS_TO_RAS, Affine, Int3
 
 __all__ = ["SliceStack", "stack_of"]
 
@@ -229,7 +229,7 @@ def _straight_stack(
     affine[:3, 1] = first.column * first.spacing[1]
     affine[:3, 2] = step
     affine[:3, 3] = ordered[0].position + affine[:3, :2] @ corner
-    return SliceStack(tuple(order), sizes[0], np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, shifts - corner, tilt)
+    return SliceStack(tuple(order), sizes[0], LPS_TO_RAS @ affine, shifts - corner, tilt)
 
 
 def _check_gaps(ordered: Sequence[_Slice], heights: NDArray[np.float64], path: Path) -> None:

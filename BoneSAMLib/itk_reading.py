@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK
 
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.volume import Affine, Modality, Volume
+from BoneSAMLib.volume import LPS_TO_RAS, Affine, Modality, Volume
 
 __all__ = ["lps_to_ras", "quiet_itk", "read_with_itk"]
 
@@ -108,4 +108,4 @@ def lps_to_ras(origin: Sequence[float], spacing: Sequence[float], direction: Seq
     affine = np.eye(4)
     affine[:rank, :rank] = np.asarray(direction).reshape(rank, rank) * np.asarray(spacing)
     affine[:rank, 3] = origin
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    return LPS_TO_RAS @ affine

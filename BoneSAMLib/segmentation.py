@@ -277,11 +277,7 @@ class Segmentation:
         mask = np.asarray(mask)
         if mask.ndim == 2:
             mask = mask[np.newaxis]
-        if mask.shape != self.volume.shape:
-            raise BoneSAMError(
-                f"The mask has shape {mask.shape} and the volume {self.volume.shape}: "
-                "both must be on the same grid."
-            )
+        self.volume.check_same_shape(mask)
         return mask.astype(bool)
 
     def stack_of_mask(self, mask: Mask) -> Stack:

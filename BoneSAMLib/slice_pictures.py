@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from BoneSAMLib.drawn_text import FAINT, label
-from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.intensity import intensity_window, normalize
 from BoneSAMLib.volume import Volume
 from BoneSAMLib.writing import SegmentInfo, distinct_color
@@ -64,11 +63,7 @@ class SlicePictures:
     """Draws slices across the through-plane axis, turned as radiologists look at them."""
 
     def __init__(self, volume: Volume, labels: NDArray[Any], segments: Sequence[SegmentInfo]) -> None:
-        if labels.shape != volume.shape:
-            raise BoneSAMError(
-                f"The mask has shape {labels.shape} and the volume {volume.shape} (k, j, i): "
-                "they must be the same."
-            )
+        volume.check_same_shape(labels)
         self.volume = volume
         self.labels = labels
         self.segments = {segment.value: segment for segment in segments}

@@ -65,11 +65,7 @@ def write_surfaces(
             written; files written before it stay.
     """
     check_surfaces(volume)
-    if labels.shape != volume.shape:
-        raise BoneSAMError(
-            f"The mask has shape {labels.shape} and the volume {volume.shape} (k, j, i): "
-            "they must be the same."
-        )
+    volume.check_same_shape(labels)
     labels = smallest_unsigned(labels)
     described = described_segments(labels, segments)
     if labels.max(initial=0) > _HIGHEST_LABEL:

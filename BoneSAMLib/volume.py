@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 
 from BoneSAMLib.errors import BoneSAMError
 
-__all__ = ["Affine", "Float3", "Int3", "Modality", "Volume"]
+__all__ = ["LPS_TO_RAS", "Affine", "Float3", "Int3", "Modality", "Volume"]
 
 Modality: TypeAlias = Literal["CT", "MR", "X-ray"]
 Affine: TypeAlias = NDArray[np.float64]
 Float3: TypeAlias = tuple[float, float, float]
 Int3: TypeAlias = tuple[int, int, int]
+
+# DICOM and ITK count to the left and to the back. The same matrix leads the other way.
+LPS_TO_RAS: Affine = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 # Spacings differ when the largest exceeds the smallest by this factor. Nominally isotropic scans differ by
 # a few percent between axes; real slice stacks mostly by a factor of two and more.
@@ -222,6 +225,14 @@ class Volume:
         """Middle of the volume, in RAS mm."""
         center = self.ijk_to_ras @ [*((n - 1) / 2 for n in self.size), 1.0]
         return float(center[0]), float(center[1]), float(center[2])
+
+    def check_same_shape(self, mask: NDArray[Any]) -> None:
+        """Raise BoneSAMError unless `mask` has a value for each voxel, [k, j, i]."""
+        if mask.shape != self.shape:
+            raise BoneSAMError(
+                f"The mask has shape {mask.shape} and the volume {self.shape} (k, j, i): "
+                "they must be the same."
+            )
 
     @cached_property
     def bounds_ras(self) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.volume import Affine, Float3, Volume
+from BoneSAMLib.volume import LPS_TO_RAS, Affine, Float3, Volume
 
 __all__ = [
     "BONE_TERMINOLOGY",
@@ -125,11 +125,7 @@ def write_mask(
         raise BoneSAMError(
             f"The format of '{path}' is not known: end the name in .nii.gz, .nii, .nrrd, .seg.nrrd or .mha."
         )
-    if labels.shape != volume.shape:
-        raise BoneSAMError(
-            f"The mask has shape {labels.shape} and the volume {volume.shape} (k, j, i): "
-            "they must be the same."
-        )
+    volume.check_same_shape(labels)
     labels = smallest_unsigned(labels)
     affine = volume.ijk_to_ras
     _check_rectangular(affine, path)
@@ -254,7 +250,7 @@ def _quaternion(axes: NDArray[np.float64]) -> tuple[float, Float3]:
 
 def _write_nrrd(file: BinaryIO, labels: NDArray[Any], affine: Affine, fields: dict[str, str]) -> None:
     """NRRD with gzipped data and `fields` as key/value pairs: https://teem.sourceforge.net/nrrd/format.html."""
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    lps = LPS_TO_RAS @ affine
     lines = [
         "NRRD0005",
         f"type: {({1: 'uint8', 2: 'uint16', 4: 'uint32'})[labels.itemsize]}",
@@ -329,7 +325,7 @@ def _segmentation_fields(
 
 def _write_metaimage(file: BinaryIO, labels: NDArray[Any], affine: Affine) -> None:
     """MetaImage: https://itk.org/Wiki/ITK/MetaIO/Documentation."""
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    lps = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     data = b"".join(_compressed(labels))
     lines = [

@@ -25,7 +25,7 @@ from BoneSAMLib.itk_reading import lps_to_ras, quiet_itk
 from BoneSAMLib.labelmap import Labelmap
 from BoneSAMLib.reading import read_volume
 from BoneSAMLib.terminology import bone_meaning
-from BoneSAMLib.volume import Affine, Volume
+from BoneSAMLib.volume import LPS_TO_RAS, Affine, Volume
 from BoneSAMLib.writing import BONE_TERMINOLOGY
 
 __all__ = ["Annotation", "Structure", "dicom_kind", "read_annotation", "read_structures", "says_bone"]
@@ -277,7 +277,7 @@ def _dicom_masks(path: Path) -> Iterator[tuple[Structure, NDArray[np.bool_], Aff
     for structure, stack in zip(structures, stacks, strict=True):
         # highdicom's axes are slices, rows, columns; its affine leads to LPS and counts in the same order.
         lps = np.asarray(stack.affine)[:, [2, 1, 0, 3]]
-        affine: Affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
+        affine: Affine = LPS_TO_RAS @ lps
         voxels = np.asarray(stack.array)
         yield structure, (voxels[..., 0] if voxels.ndim == 4 else voxels) >= 0.5, affine
 

@@ -20,7 +20,7 @@ from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.reading import read_volume
 from BoneSAMLib.volume import Volume
 from BoneSAMLib.writing import SegmentInfo, distinct_color, write_mask
-from training.sequence_transfer.registration import to_itk
+from training.itk_image import itk_image
 
 __all__ = ["make_patients"]
 
@@ -90,7 +90,7 @@ def _seen(gray: NDArray[np.floating], gamma: float, rng: np.random.Generator) ->
 
 def _write_scan(array: NDArray[np.int16], volume: Volume, path: Path) -> None:
     try:
-        sitk.WriteImage(to_itk(array, volume.ijk_to_ras, path.name), str(path))
+        sitk.WriteImage(itk_image(array, volume.ijk_to_ras, path.name), str(path))
     except RuntimeError as error:
         raise BoneSAMError(f"Cannot write '{path}': is the disk full, or the folder read-only?") from error
 

@@ -13,6 +13,7 @@ from training.store import DEPTH_UNIT_MM, Subject, Target
 from training.synthesis.contrast import Contrast, random_contrast, render
 from training.synthesis.radiograph import project
 from training.synthesis.scanner import cut_out, degrade
+from training.synthesis.tissues import HARD
 from training.warp import Frame, lattice, random_frame
 
 CUBE_SIZE = 64
@@ -86,7 +87,7 @@ class Sampler:
         subject, rng = self.subject, self.rng
         if subject.kind == "unlabelled":
             return self._superpixel()
-        bones = [t for t in subject.targets if subject.tissues[t.label] in ("bone", "tooth")]
+        bones = [t for t in subject.targets if subject.tissues[t.label] in HARD]
         mode = OBJECT
         if not subject.partial and rng.random() < self.mixture.all_bones:
             mode = ALL_BONES
@@ -128,7 +129,7 @@ class Sampler:
             return self._radiograph(target, mode, frame, center, width, low, high)
         if mode == ANYTHING:
             target = self._other_structure(frame, center, width, slices[0]) or target
-            if subject.tissues[target.label] not in ("bone", "tooth"):
+            if subject.tissues[target.label] not in HARD:
                 points = subject.points_of(target)
                 if len(points) < 4:
                     return None
@@ -316,7 +317,7 @@ class Sampler:
     def _is_bone(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
         table = np.zeros(int(max(self.subject.tissues, default=0)) + 1, bool)
         for value, tissue in self.subject.tissues.items():
-            table[value] = tissue in ("bone", "tooth")
+            table[value] = tissue in HARD
         return table[labels]
 
     def _other_structure(
@@ -329,7 +330,7 @@ class Sampler:
         named = [
             int(v)
             for v, n in zip(values, counts, strict=True)
-            if v and n > 12 and self.subject.tissues.get(int(v), "fat") not in ("fat", "bone", "tooth")
+            if v and n > 12 and self.subject.tissues.get(int(v), "fat") not in ("fat", *HARD)
         ]
         if not named:
             return None

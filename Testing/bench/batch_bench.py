@@ -27,6 +27,7 @@ from rich.console import Console
 from BoneSAMLib.session import Segmenter
 from Testing.bench.bench import machine
 from Testing.bench.planning_page import fit_costs, planning_page, table_of_runs
+from training.itk_image import itk_image
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "Resources" / "samples"
@@ -130,12 +131,7 @@ def _write(path: Path, array: np.ndarray, affine: np.ndarray, first: int, factor
     moved = affine.copy()
     moved[:3, 3] += affine[:3, 2] * first
     moved[:3, :2] /= factor
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ moved
-    image = SimpleITK.GetImageFromArray(array)
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
+    image = itk_image(array, moved, path.name)
     SimpleITK.WriteImage(image, str(path), True, 1)
 
 

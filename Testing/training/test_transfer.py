@@ -14,9 +14,10 @@ from BoneSAMLib.volume import Volume
 from Testing.training.two_sequences import T1, T2, moved, scan, write
 from training.cases import load_cases
 from training.ingest.discovery import Reading, find_scans
+from training.itk_image import itk_image
 from training.sequence_transfer.__main__ import main, pairs_in
 from training.sequence_transfer.quality import Quality, body_mask, dice
-from training.sequence_transfer.registration import align, carried, mutual_information, to_itk
+from training.sequence_transfer.registration import align, carried, mutual_information
 
 GOOD = Quality(1.05, 1.1, 1.12, 0.05, 0.95, 0.8, 2.0, 1.0, 0.01)
 
@@ -111,11 +112,11 @@ def test_arrays_are_carried_through_oblique_grids():
     volume = Volume(rng.random((8, 12, 14)).astype(np.float32), affine)
     same = carried(volume.array, volume, volume, sitk.Transform(), nearest=False)
     assert np.abs(same - volume.array).max() < 1e-4
-    image = to_itk(volume.array, affine, "a")
+    image = itk_image(volume.array, affine, "a")
     place = image.TransformContinuousIndexToPhysicalPoint((3.0, 2.0, 5.0))
     assert np.allclose(np.array(place) * (-1, -1, 1), affine[:3, :3] @ (3, 2, 5) + affine[:3, 3])
     with pytest.raises(BoneSAMError, match="not perpendicular"):
-        to_itk(
+        itk_image(
             volume.array, affine @ np.array([[1, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "a"
         )
 

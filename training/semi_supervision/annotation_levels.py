@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from training.configuration import Supervision
 from training.sampling import Mixture
 from training.store import Subject, Target
+from training.synthesis.tissues import HARD
 
 _BOX_POINTS = 8  # along each side
 _SUBVOLUMES = 6  # places to look at in a scan without annotation
@@ -96,7 +97,7 @@ def slices_with_bone(subject: Subject) -> Subject:
     labels, axis = subject.labels, 2 - subject.slicing.axis
     assert labels is not None
     bones = np.zeros(max(int(labels.max()), *subject.tissues) + 1, bool)
-    bones[[value for value, tissue in subject.tissues.items() if tissue in ("bone", "tooth")]] = True
+    bones[[value for value, tissue in subject.tissues.items() if tissue in HARD]] = True
     shows = np.array([bones[np.take(labels, n, axis)].any() for n in range(labels.shape[axis])])
     shape = [1, 1, 1]
     shape[axis] = len(shows)

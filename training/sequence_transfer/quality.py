@@ -10,7 +10,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from BoneSAMLib.intensity import intensity_window, normalize
-from BoneSAMLib.volume import Volume
+from BoneSAMLib.volume import LPS_TO_RAS, Volume
 from training.ingest.boundary import placements
 from training.masks import Mask, grown
 from training.sequence_transfer.registration import Alignment, carried, mutual_information
@@ -159,7 +159,7 @@ def _points(mask: Mask, volume: Volume) -> NDArray[np.float64]:
     places = np.argwhere(mask)[:, ::-1]
     if len(places) > _MOST_POINTS:
         places = places[np.random.default_rng(0).choice(len(places), _MOST_POINTS, replace=False)]
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.ijk_to_ras
+    affine = LPS_TO_RAS @ volume.ijk_to_ras
     return np.asarray(places @ affine[:3, :3].T + affine[:3, 3])
 
 

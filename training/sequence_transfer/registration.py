@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.intensity import intensity_window, normalize
 from BoneSAMLib.itk_reading import quiet_itk
-from BoneSAMLib.volume import Affine, Volume
+from BoneSAMLib.volume import Volume
+from training.itk_image import itk_image
 
-__all__ = ["Alignment", "align", "carried", "mutual_information", "to_itk"]
+__all__ = ["Alignment", "align", "carried", "mutual_information"]
 
 CONTROL_POINTS_MM = 50.0
 _FINEST_MM = 2.0
@@ -25,8 +26,6 @@ _BINS = 32
 _SAMPLED = 0.15
 _FEWEST_SLICES = 4
 _RIGID_STEPS, _BENDING_STEPS, _MOST_TRIES = 100, 12, 15
-# Cosine between two axes up to which they count as perpendicular.
-_RECTANGULAR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,8 @@ def carried(
     values: NDArray[np.generic], source: Volume, target: Volume, transform: sitk.Transform, nearest: bool
 ) -> NDArray[Any]:
     """An array [k, j, i] on the source's grid, on the grid of the target; 0 outside of the source."""
-    image = to_itk(np.ascontiguousarray(values), source.ijk_to_ras, source.name)
-    grid = to_itk(np.zeros(target.shape, np.uint8), target.ijk_to_ras, target.name)
+    image = itk_image(np.ascontiguousarray(values), source.ijk_to_ras, source.name)
+    grid = itk_image(np.zeros(target.shape, np.uint8), target.ijk_to_ras, target.name)
     method = sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear
     return np.asarray(sitk.GetArrayFromImage(sitk.Resample(image, grid, transform, method, 0.0)))
 
@@ -80,27 +79,6 @@ def mutual_information(first: NDArray[np.floating], second: NDArray[np.floating]
     return alone / together if together > 0 else 1.0
 
 
-def to_itk(array: NDArray[np.generic], affine: Affine, name: str) -> sitk.Image:
-    """An image with the geometry of an affine to RAS mm.
-
-    Raises:
-        BoneSAMError: its axes are not perpendicular.
-    """
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    direction = lps[:3, :3] / spacing
-    if np.abs(direction.T @ direction - np.eye(3)).max() > _RECTANGULAR:
-        raise BoneSAMError(
-            f"The axes of '{name}' are not perpendicular: resample it to a regular grid first."
-        )
-    left, _, right = np.linalg.svd(direction)
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((left @ right).ravel().tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
-    return image
-
-
 def _entropy(shares: NDArray[np.float64]) -> float:
     used = shares[shares > 0]
     return float(-(used * np.log(used)).sum())
@@ -110,7 +88,7 @@ def _coarse(volume: Volume) -> sitk.Image:
     """The scan in 0..1 on equally spaced voxels, which optimizers need: stacks are mostly thick."""
     if min(volume.size) < _FEWEST_SLICES:
         raise BoneSAMError(f"'{volume.name}' has fewer than {_FEWEST_SLICES} slices: a stack is needed.")
-    image = to_itk(normalize(volume.array, intensity_window(volume)), volume.ijk_to_ras, volume.name)
+    image = itk_image(normalize(volume.array, intensity_window(volume)), volume.ijk_to_ras, volume.name)
     extent = np.array(volume.size) * volume.spacing
     spacing = max(_FINEST_MM, float(extent.max()) / _MOST_VOXELS, min(volume.spacing))
     blur = [max(0.0, spacing / mm - 1) * mm / 2 for mm in volume.spacing]

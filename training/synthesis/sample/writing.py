@@ -7,8 +7,8 @@ import numpy as np
 import SimpleITK as sitk
 from PIL import Image
 
-from BoneSAMLib.volume import Volume
 from BoneSAMLib.writing import write_mask
+from training.itk_image import itk_image
 from training.synthesis.sample.scans import Sample
 
 BOX_MARGIN_MM, BOX_MARGIN_PIXELS = 2.0, 4
@@ -29,7 +29,8 @@ def write_sample(sample: Sample, prompt: str, out: Path) -> dict[str, Any]:
         high = np.clip(found.max(axis=0) + BOX_MARGIN_PIXELS, 0, last)
         box = {"box_ijk": [*low.tolist(), *high.tolist()]}
     else:
-        sitk.WriteImage(itk_image(volume), str(out / image), useCompression=True, compressionLevel=9)
+        scan = itk_image(volume.array, volume.ijk_to_ras, volume.name)
+        sitk.WriteImage(scan, str(out / image), useCompression=True, compressionLevel=9)
         write_mask(sample.truth, volume, out / truth)
         ras = found @ volume.ijk_to_ras[:3, :3].T + volume.ijk_to_ras[:3, 3]
         low, high = np.floor(ras.min(axis=0) - BOX_MARGIN_MM), np.ceil(ras.max(axis=0) + BOX_MARGIN_MM)
@@ -42,13 +43,3 @@ def write_sample(sample: Sample, prompt: str, out: Path) -> dict[str, Any]:
         "bones": bones,
         "prompt": {"bone": prompt, "value": number, **box},
     }
-
-
-def itk_image(volume: Volume) -> sitk.Image:
-    """The volume with its geometry in LPS, ITK's convention."""
-    image = sitk.GetImageFromArray(volume.array)
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.ijk_to_ras
-    image.SetSpacing(volume.spacing)
-    image.SetDirection((lps[:3, :3] / np.array(volume.spacing)).ravel().tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
-    return image
