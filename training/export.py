@@ -127,7 +127,11 @@ def _graph(model: Any, part: str) -> onnx.ModelProto:
             dynamo=True, optimize=False, external_data=False, verbose=False,
         )  # fmt: skip
     assert program is not None
-    return program.model_proto
+    graph = program.model_proto
+    # The exporter fixes the number of slices of an input that the network does not use (SAM: skip features).
+    for tensor in graph.graph.input:
+        tensor.type.tensor_type.shape.dim[0].dim_param = "slices"
+    return graph
 
 
 def _places(weights: Path) -> dict[str, tuple[int, int, list[int]]]:

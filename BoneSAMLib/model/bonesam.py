@@ -9,7 +9,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .decoder import BoneMaskDecoder
 from .depth_attention import ConvNorm3d, DepthAttention
-from .encoder import ConvNorm, ImageEncoder
+from .encoder import ConvNorm, ImageEncoder, double
 from .prompt_encoder import SpatialPromptEncoder
 
 
@@ -35,6 +35,25 @@ class AttentionFusion(nn.Module):
         return embedding + (self.gate * use)[:, None, None, None] * change
 
 
+class AttentionPrior(nn.Module):
+    """What the depth attention takes for the bone meant, as logits that the decoder's masks are added to.
+
+    Through the embedding alone, the decoder used little of it: told the truth there, its mean Dice on
+    validation's MR and CT was no more than 0.60-0.78 (0.52-0.72 with what the depth attention says).
+    """
+
+    def __init__(self, masks: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((masks,), 0.5))
+
+    def forward(self, attention: Tensor, use: Tensor) -> Tensor:
+        """Attention [N, 2, h, w] in 0..1, use [N] 0 or 1 -> logits [N, masks, 2h, 2w]; +-2 at first."""
+        bounded = attention[:, 1:].float().clamp(0.02, 0.98)
+        logits = double(torch.log(bounded) - torch.log(1 - bounded))
+        prior: Tensor = logits * (self.weight * use[:, None])[:, :, None, None]
+        return prior
+
+
 class PromptedDecoder(nn.Module):
     """Everything after the image embedding; runs again for every prompt."""
 
@@ -43,6 +62,7 @@ class PromptedDecoder(nn.Module):
         self.fusion = AttentionFusion(dim)
         self.prompt_encoder = SpatialPromptEncoder(dim)
         self.mask_decoder = BoneMaskDecoder(dim)
+        self.prior = AttentionPrior(self.mask_decoder.num_mask_tokens)
 
     def forward(
         self,
@@ -63,7 +83,7 @@ class PromptedDecoder(nn.Module):
         position = self.prompt_encoder.pe_layer((height // 2, width // 2)).unsqueeze(0).to(embedding.dtype)
         fused = self.fusion(embedding, attention, use_attention)
         logits, iou = self.mask_decoder(fused, skip, position, sparse.to(embedding.dtype), dense)
-        return logits, iou
+        return logits + self.prior(attention, use_attention), iou
 
 
 class BoneSAM(nn.Module):
