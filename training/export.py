@@ -128,9 +128,12 @@ def _graph(model: Any, part: str) -> onnx.ModelProto:
         )  # fmt: skip
     assert program is not None
     graph = program.model_proto
-    # The exporter fixes the number of slices of an input that the network does not use (SAM: skip features).
-    for tensor in graph.graph.input:
-        tensor.type.tensor_type.shape.dim[0].dim_param = "slices"
+    # Where a network's code takes the number of slices as a plain number, the exporter keeps it silently.
+    fixed = [
+        tensor.name for tensor in graph.graph.input if not tensor.type.tensor_type.shape.dim[0].dim_param
+    ]
+    if fixed:
+        raise ValueError(f"The {part} was exported for {n} slices only: {', '.join(fixed)}.")
     return graph
 
 

@@ -136,6 +136,10 @@ class Visit:
         self.page.keyboard.press(keys)
         return self
 
+    def shows(self, tag):
+        """Whether a view is visible in the page."""
+        return self.page.locator(f'[data-view="{tag}"] img').first.is_visible()
+
     def area(self, tag):
         """Left, top, width and height of a view's picture in the page."""
         box = self.page.locator(f'[data-view="{tag}"] img').first.bounding_box()

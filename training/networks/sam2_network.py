@@ -102,7 +102,7 @@ class Sam2Network(PromptableNetwork):
 
     def unprompted(self, conditioned: Tensor, skip: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """Logits [N, 4, size, size] and IoU of slices that know what to find from the memory."""
-        count, half = len(conditioned), size // 2
+        count, half = conditioned.shape[0], size // 2
         blank = conditioned.new_zeros
         labels = torch.full((count, 1), -1, device=conditioned.device)
         prompts = (blank(count, 1, 3), labels, blank(count, 1, half, half))
@@ -230,7 +230,7 @@ class _Decoder(nn.Module):
         self, embedding: Tensor, position: Tensor, sparse: Tensor, skip: Tensor
     ) -> tuple[Tensor, Tensor]:
         """All four masks: the official forward gives either the first or the other three."""
-        parts, count = self.mask_decoder, len(embedding)
+        parts, count = self.mask_decoder, embedding.shape[0]
         tokens = torch.cat([parts.obj_score_token.weight, parts.iou_token.weight, parts.mask_tokens.weight])
         tokens = torch.cat([tokens[None].expand(count, -1, -1).to(sparse.dtype), sparse], 1)[:, None]
         tokens, features = parts.transformer(

@@ -115,7 +115,7 @@ class _MaskDecoder(MaskDecoder):
 
     def forward(self, embedding: Tensor, position: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding with the dense prompt, its position code, tokens -> logits [N, 4, 4h, 4w], IoU [N, 4]."""
-        count = len(embedding)
+        count = embedding.shape[0]
         tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([tokens.unsqueeze(0).expand(count, -1, -1).to(sparse.dtype), sparse], 1)
         tokens, features = self.transformer(embedding, position.expand(count, -1, -1, -1), tokens)
