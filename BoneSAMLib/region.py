@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from BoneSAMLib.intensity import intensity_window, normalize
 from BoneSAMLib.volume import Volume
@@ -158,7 +159,7 @@ class Region:
         along = interpolation(places, self.frame.size[2], step)
         used = _used(along)
         images = np.stack([self._image(w, CUBE) for w in range(used.start, used.stop)])
-        mixed = along[:, used] @ images.reshape(len(images), -1)
+        mixed: Array = csr_array(along[:, used]) @ images.reshape(len(images), -1)
         return mixed.reshape(CUBE, CUBE, CUBE)
 
     def to_voxels(self, values: Array) -> Array:
@@ -173,8 +174,7 @@ class Region:
                 (0, self.voxels[1], self.frame.spacing[0]),
             )
         )
-        sampled: Array = np.matmul(np.matmul(rows, values), columns.T)
-        return sampled
+        return _resampled(rows, values, columns)
 
     def to_region(self, values: Array, other: "Region", beyond: float) -> Array:
         """Values [n, h, h] over the square -> [n, h, h] over another square of these slices.
@@ -187,13 +187,14 @@ class Region:
             self._between_pixels(axis, other._edge[axis] + (np.arange(size) + 0.5) * step, step, size)
             for axis in (1, 0)
         )
-        sampled: Array = np.matmul(np.matmul(rows, values - np.float32(beyond)), columns.T)
-        return sampled + np.float32(beyond)
+        sampled: Array = _resampled(rows, values - np.float32(beyond), columns) + np.float32(beyond)
+        return sampled
 
     def from_voxels(self, values: NDArray[Any], pixels: int) -> Array:
         """Values [v, u] of one whole slice -> [pixels, pixels] over the square; 0 beyond the volume."""
         rows, row_matrix, columns, column_matrix = self._between_voxels(pixels)
-        sampled: Array = row_matrix @ values[rows, columns].astype(np.float32) @ column_matrix.T
+        seen = values[np.newaxis, rows, columns].astype(np.float32)
+        sampled: Array = _resampled(row_matrix, seen, column_matrix)[0]
         return sampled
 
     @cached_property
@@ -215,31 +216,33 @@ class Region:
         """Slice `w` over the square [pixels, pixels], resampled and normalized to 0..1."""
         rows, row_matrix, columns, column_matrix = self._between_voxels(pixels)
         source = self.frame.of_array(self.frame.volume.array)[w, rows, columns]
-        return np.asarray(row_matrix @ normalize(source, self.frame.window) @ column_matrix.T, np.float32)
+        values = normalize(source, self.frame.window)[np.newaxis]
+        image: Array = _resampled(row_matrix, values, column_matrix)[0]
+        return image
 
-    def _between_voxels(self, pixels: int) -> tuple[slice, Array, slice, Array]:
+    def _between_voxels(self, pixels: int) -> tuple[slice, csr_array, slice, csr_array]:
         """Rows that the square needs of a slice and the matrix from them to its pixels; columns likewise."""
         cache = self._matrix_cache
         if pixels not in cache:
             step = self.width / pixels
-            ends: list[tuple[slice, Array]] = []
+            ends: list[tuple[slice, csr_array]] = []
             for axis in (1, 0):
                 spacing = self.frame.spacing[axis]
                 places = (self._edge[axis] + (np.arange(pixels) + 0.5) * step) / spacing
                 matrix = interpolation(places, self.frame.size[axis], step / spacing)
                 used = _used(matrix)
-                ends.append((used, np.ascontiguousarray(matrix[:, used])))
+                ends.append((used, csr_array(matrix[:, used])))
             cache[pixels] = (*ends[0], *ends[1])
         return cache[pixels]
 
     @cached_property
-    def _matrix_cache(self) -> dict[int, tuple[slice, Array, slice, Array]]:
+    def _matrix_cache(self) -> dict[int, tuple[slice, csr_array, slice, csr_array]]:
         return {}
 
-    def _between_pixels(self, axis: int, mm: Vector, step: float, size: int) -> Array:
+    def _between_pixels(self, axis: int, mm: Vector, step: float, size: int) -> csr_array:
         """Matrix [len(mm), size] from `size` pixels along u (0) or v (1) to places `step` mm apart."""
         cell = self.width / size
-        return interpolation((mm - self._edge[axis]) / cell - 0.5, size, step / cell)
+        return csr_array(interpolation((mm - self._edge[axis]) / cell - 0.5, size, step / cell))
 
 
 def interpolation(places: Vector, count: int, step: float) -> Array:
@@ -256,6 +259,20 @@ def interpolation(places: Vector, count: int, step: float) -> Array:
     weights[inside] /= weights[inside].sum(1, keepdims=True)
     weights[~inside] = 0.0
     return weights.astype(np.float32)
+
+
+def _resampled(rows: csr_array, values: Array, columns: csr_array) -> Array:
+    """Values [n, h, w] by the matrices [r, h] along their rows and [c, w] along their columns: [n, r, c].
+
+    The matrices are nearly empty. Full ones took a fifth of the whole time of a 30-slice box, and BLAS rounds
+    otherwise on another number of threads, which moved a voxel in one of 40 volumes.
+    """
+    n, height, width = values.shape
+    r, c = rows.shape[0], columns.shape[0]
+    half = rows @ values.transpose(1, 0, 2).reshape(height, n * width)
+    half = half.reshape(r, n, width).transpose(2, 1, 0).reshape(width, n * r)
+    sampled: Array = (columns @ half).reshape(c, n, r).transpose(1, 2, 0)
+    return np.ascontiguousarray(sampled, np.float32)
 
 
 def _used(matrix: Array) -> slice:

@@ -50,9 +50,10 @@ class Walk:
         return action.__name__
 
     def place(self, tag):
-        # Beside an enlarged view the others are hidden.
-        shown = [one for one in VIEWS if self.page.shows(one)]
-        x, y, width, height = self.page.area(tag if tag in shown else self.choose.choice(shown))
+        # Beside an enlarged view the others are hidden, and while the layout changes all are.
+        while not (areas := self.page.areas(VIEWS)):
+            self.page.settle(0.1)
+        x, y, width, height = areas.get(tag) or self.choose.choice(list(areas.values()))
         return x + width * self.choose.uniform(0.15, 0.85), y + height * self.choose.uniform(0.15, 0.85)
 
     def press_button(self, name):

@@ -136,14 +136,14 @@ class Visit:
         self.page.keyboard.press(keys)
         return self
 
-    def shows(self, tag):
-        """Whether a view is visible in the page."""
-        return self.page.locator(f'[data-view="{tag}"] img').first.is_visible()
+    def areas(self, tags):
+        """Left, top, width and height of the pictures of those views that are visible, by tag."""
+        boxes = {tag: self.page.locator(f'[data-view="{tag}"] img').first.bounding_box() for tag in tags}
+        return {tag: (box["x"], box["y"], box["width"], box["height"]) for tag, box in boxes.items() if box}
 
     def area(self, tag):
-        """Left, top, width and height of a view's picture in the page."""
-        box = self.page.locator(f'[data-view="{tag}"] img').first.bounding_box()
-        return box["x"], box["y"], box["width"], box["height"]
+        """The same of one view, which is visible."""
+        return self.areas([tag])[tag]
 
     def pixel(self, tag, ras):
         """Where a place, RAS mm, lies in the page; and its distance from the shown slice in mm."""
