@@ -132,7 +132,10 @@ class Site:
         assert sorted(after) == sorted(NAMES)
         assert {name: after[name] for name in before} == dict(before), "done twice"
         expected = {f"{name}{end}" for name in NAMES for end in (".seg.nrrd", ".bonesam.json")}
-        assert {path.name for path in self.out.rglob("*")} == {*expected, "summary.html", "s"}
+        # A worker whose scheduler died may still be at it; it removes its own files when it notices.
+        wait_for(lambda: {path.name for path in self.out.rglob("*")} == {*expected, "summary.html", "s"}, 60)
+        assert masks(self.there) == self.undisturbed
+        assert self.complete() == after, "written after the end"
 
 
 def masks(folder):
