@@ -5,7 +5,8 @@ import pytest
 NEEDS = "make test installs it"
 
 
-@pytest.fixture(scope="session")
+# One for each file of tests: while Playwright is there, its event loop runs, and no test can run another.
+@pytest.fixture(scope="module")
 def chromium():
     pytest.importorskip("trame_slicer", reason=f"needs the extra web: {NEEDS}")
     pytest.importorskip("playwright", reason=f"needs playwright: {NEEDS}")
@@ -17,7 +18,7 @@ def chromium():
         yield one
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(chromium):
     """Of a viewer without a scan, whose network is a threshold."""
     from Testing.browser.site import serving

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -219,14 +220,10 @@ def test_what_cannot_be_served_is_said_in_a_sentence(monkeypatch, changes, messa
 
 def test_a_port_that_is_taken(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-
-    async def check():
-        async with open_gateway() as (address, _):
-            port = int(address.split(":")[2].split("/")[0])
-            with pytest.raises(BoneSAMError, match=f"Port {port} is taken"):
-                await asyncio.to_thread(start, port=port)
-
-    run(check())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BoneSAMError, match=f"Port {port} is taken"):
+            start(port=port)
 
 
 def test_missing_packages_are_named(monkeypatch):
