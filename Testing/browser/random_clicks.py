@@ -110,7 +110,10 @@ class Walk:
         if len(segments) > 3 and not self.page.panel["running"]:
             # When it goes depends on what else the server has to do.
             self.removed.add(segments[0]["id"])
-            self.page.page.click('.segments li:first-child [aria-label^="Remove"]')
+            # By its name: the list in the page may have moved on since.
+            self.page.page.evaluate(
+                'name => document.querySelector(`[aria-label="Remove ${name}"]`)?.click()', segments[0]["name"]
+            )
 
     def check(self):
         now = {one["id"]: one["name"] for one in self.page.panel["segments"]}
