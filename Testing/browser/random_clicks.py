@@ -112,7 +112,8 @@ class Walk:
             self.removed.add(segments[0]["id"])
             # By its name: the list in the page may have moved on since.
             self.page.page.evaluate(
-                'name => document.querySelector(`[aria-label="Remove ${name}"]`)?.click()', segments[0]["name"]
+                'name => document.querySelector(`[aria-label="Remove ${name}"]`)?.click()',
+                segments[0]["name"],
             )
 
     def check(self):
