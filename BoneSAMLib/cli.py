@@ -29,9 +29,8 @@ from BoneSAMLib.many_bones import group_prompts, name_bones, segment_everything,
 from BoneSAMLib.overlay_sheet import overlay_sheet
 from BoneSAMLib.prompts import parse_box, parse_point
 from BoneSAMLib.report import ReportedBone, write_report
-from BoneSAMLib.terminology import bone_meaning
 from BoneSAMLib.volume import Volume
-from BoneSAMLib.writing import SegmentInfo, write_mask
+from BoneSAMLib.writing import write_mask
 
 __all__ = ["app", "main"]
 
@@ -184,10 +183,7 @@ def segment(
                 labels, found = segment_prompted(session, volume, bones, not two_d_only, progress)
             seconds = time.perf_counter() - start
             progress(1.0, "Writing")
-            segments = [
-                SegmentInfo(bone.value, bone.name, bone.color, bone_meaning(bone.name).terminology)
-                for bone in found
-            ]
+            segments = [bone.segment for bone in found]
             if is_dicom:
                 weights_name = segmenter.bundle.name
                 write_dicom_segmentation(

@@ -21,6 +21,7 @@ from PIL import Image
 from BoneSAMLib.description import describe_volume
 from BoneSAMLib.overlay_sheet import contact_sheet
 from BoneSAMLib.slice_pictures import SlicePictures
+from BoneSAMLib.terminology import bone_meaning
 from BoneSAMLib.volume import Volume
 from BoneSAMLib.writing import Color, SegmentInfo, open_complete
 
@@ -54,6 +55,11 @@ class ReportedBone:
     slice_confidence: Mapping[int, float] = field(default_factory=dict)
     review: Sequence[int] = ()
 
+    @property
+    def segment(self) -> SegmentInfo:
+        """What is written beside its mask: name, color, and the code of what the name means."""
+        return SegmentInfo(self.value, self.name, self.color, bone_meaning(self.name).terminology)
+
 
 def write_report(
     path: str | os.PathLike[str],
@@ -74,9 +80,7 @@ def write_report(
     Raises:
         BoneSAMError: the shapes differ, or the file cannot be written; nothing is left behind then.
     """
-    pictures = SlicePictures(
-        volume, labels, [SegmentInfo(bone.value, bone.name, bone.color) for bone in bones]
-    )
+    pictures = SlicePictures(volume, labels, [bone.segment for bone in bones])
     page = "".join(_page(pictures, bones, facts or {}))
     with open_complete(Path(path)) as file:
         file.write(page.encode())

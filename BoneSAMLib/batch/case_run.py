@@ -37,9 +37,8 @@ from BoneSAMLib.many_bones import group_prompts, segment_everything, segment_pro
 from BoneSAMLib.report import ReportedBone
 from BoneSAMLib.slice_pictures import thumbnail
 from BoneSAMLib.surface import write_surfaces
-from BoneSAMLib.terminology import bone_meaning
 from BoneSAMLib.volume import Volume
-from BoneSAMLib.writing import SegmentInfo, write_mask
+from BoneSAMLib.writing import write_mask
 
 if TYPE_CHECKING:
     from BoneSAMLib.session import Segmenter
@@ -217,10 +216,16 @@ def _write_mask(
         if made.name.lower().endswith(DICOM_ENDING):
             prompted = case.prompts is not None and not case.prompts.everything
             write_dicom_segmentation(
-                labels, volume, case.source, made, _segments(bones), prompted=prompted, weights=weights
+                labels,
+                volume,
+                case.source,
+                made,
+                [bone.segment for bone in bones],
+                prompted=prompted,
+                weights=weights,
             )
         else:
-            write_mask(labels, volume, made, _segments(bones))
+            write_mask(labels, volume, made, [bone.segment for bone in bones])
         digest = file_digest(made)
         attempt.confirm()
         made.replace(case.output)
@@ -236,18 +241,12 @@ def _write_surfaces(
         return {}
     with staged(case) as folder:
         made = folder / case.surface_folder.name
-        files = write_surfaces(labels, volume, made, _segments(bones))
+        files = write_surfaces(labels, volume, made, [bone.segment for bone in bones])
         digests = {path.name: file_digest(path) for path in files}
         attempt.confirm()
         shutil.rmtree(case.surface_folder, ignore_errors=True)
         made.replace(case.surface_folder)
     return digests
-
-
-def _segments(bones: Sequence[ReportedBone]) -> list[SegmentInfo]:
-    return [
-        SegmentInfo(bone.value, bone.name, bone.color, bone_meaning(bone.name).terminology) for bone in bones
-    ]
 
 
 def _voxel_counts(labels: NDArray[Any], bones: Sequence[ReportedBone]) -> list[int]:
@@ -286,7 +285,7 @@ def _described(volume: Volume, bone: ReportedBone, voxels: int) -> dict[str, Any
 def _picture(volume: Volume, labels: NDArray[Any], bones: Sequence[ReportedBone]) -> str:
     """A small JPEG as a data address, of the slice with the most bone."""
     buffer = io.BytesIO()
-    thumbnail(volume, labels, _segments(bones)).save(buffer, format="JPEG", quality=80)
+    thumbnail(volume, labels, [bone.segment for bone in bones]).save(buffer, format="JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
