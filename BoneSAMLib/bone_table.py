@@ -135,6 +135,11 @@ class BoneTable:
         """Groups, then bones."""
         return tuple(chain[Bone | BoneGroup](self.groups.values(), self.bones.values()))
 
+    @property
+    def target_names(self) -> list[str]:
+        """English names to offer while one is typed: each bone with its side, in the order of the table."""
+        return [BoneTarget(bone, side).name for bone in self.bones.values() for side in bone.sides]
+
     def find(self, name: str) -> Named | None:
         """What has exactly this name in any language (order, accents and articles do not matter)."""
         found = self.named.get(name_key(name), ())

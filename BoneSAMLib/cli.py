@@ -20,7 +20,6 @@ from rich.progress import (
 from rich.table import Table
 
 from BoneSAMLib.batch_command import batch
-from BoneSAMLib.bone_naming import named_bone
 from BoneSAMLib.bone_table import bone_table
 from BoneSAMLib.command_errors import errors_in_one_sentence
 from BoneSAMLib.description import describe_volume
@@ -126,8 +125,8 @@ def segment(
     outside all boxes and so starts a bone of its own. A --point inside boxes belongs to the smallest of them.
     A --negative-point counts for every bone whose box contains it, and for every bone without a box. A box
     that is one slice thin marks the bone on that slice and counts as that wide on all others. Where two bones
-    claim a voxel, the more confident one keeps it. Names may be in English, German, Italian, French, Spanish
-    or Latin, and are written with their SNOMED CT codes.
+    claim a voxel, the more confident one keeps it. Names in English, German, Italian, French, Spanish
+    or Latin are written with their SNOMED CT codes.
     """
     with errors_in_one_sentence():
         _check_destination(output, MASK_SUFFIXES, source)
@@ -158,7 +157,6 @@ def segment(
         from BoneSAMLib.surface import check_surfaces, write_surfaces
 
         check_fusion(fusion)
-        names = [named_bone(text) for text in name or ()]
         is_dicom = output.name.lower().endswith(DICOM_SUFFIX)
         if is_dicom and source.exists():
             check_segmentation_source(source)
@@ -173,7 +171,7 @@ def segment(
             if stl is not None:
                 check_surfaces(volume)
             bones = group_prompts(volume, boxes, points)
-            name_bones(bones, names)
+            name_bones(bones, name or ())
             start = time.perf_counter()
             segmenter = Segmenter(device=device, weights=weights)
             session = segmenter.open(volume, [read_volume(path) for path in also or ()], fusion)

@@ -8,7 +8,7 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from BoneSAMLib.bone_naming import bone_names
+from BoneSAMLib.bone_table import bone_table
 from BoneSAMLib.panel import Action, Message, Panel, State, Tool, Work
 from BoneSAMLib.presenter import Presenter
 
@@ -93,7 +93,7 @@ class PanelView:
         for name, icon in _ICONS.items():
             getattr(ui, name).setIcon(qt.QIcon(str(icons / f"{icon}.svg")))
         ui.messageFrame.hide()
-        names = qt.QCompleter(bone_names(), ui.nameEdit)
+        names = qt.QCompleter(bone_table().target_names, ui.nameEdit)
         names.setCaseSensitivity(qt.Qt.CaseInsensitive)
         names.setFilterMode(qt.Qt.MatchContains)
         ui.nameEdit.setCompleter(names)

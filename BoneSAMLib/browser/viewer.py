@@ -16,7 +16,7 @@ import slicer.util
 from aiohttp import web
 from trame_slicer.core import SlicerApp
 
-from BoneSAMLib.bone_naming import bone_names
+from BoneSAMLib.bone_table import bone_table
 from BoneSAMLib.browser.downloads import Download, make_download
 from BoneSAMLib.browser.found_scans import FoundScan, find_scans, read_found_scan, without_paths
 from BoneSAMLib.browser.gray_windows import GrayWindow, gray_windows
@@ -97,7 +97,7 @@ class Viewer:
                 "solid": {},
                 "dark": True,
                 "name": "",
-                "bone_names": bone_names(),
+                "bone_names": bone_table().target_names,
                 "text": "",
                 "upload": None,
                 "upload_limit": upload_limit,
@@ -562,7 +562,7 @@ class _Network:
 
     def prepare(self) -> None:
         """Begin loading."""
-        self._loaded = self._pool.submit(_used_segmenter)
+        self._loaded = self._pool.submit(_warmed_up_segmenter)
 
     def open(self, device: str, weights: str) -> SegmenterLike:
         """As `open_segmenter`; on the worker thread."""
@@ -572,7 +572,7 @@ class _Network:
         return open_segmenter(device, weights)
 
 
-def _used_segmenter() -> SegmenterLike:
+def _warmed_up_segmenter() -> SegmenterLike:
     """The bundled network after a first mask of nothing: that takes 1.7 s longer than the ones after it."""
     segmenter = open_segmenter("auto", "")
     nothing = Volume(np.zeros((2 * BATCH, 16, 16), np.float32), np.eye(4))

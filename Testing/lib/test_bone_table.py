@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from BoneSAMLib.bone_phrases import understand
 from BoneSAMLib.bone_table import Ask, Bone, BoneGroup, bone_table
 from BoneSAMLib.bone_words import ANATOMY, name_key, words
 
@@ -136,3 +137,15 @@ def test_no_word_around_names_hides_a_name():
     hidden = {word for key in TABLE.named for word in key if lists.kinds.get(word) not in (None, "filler")}
     assert hidden <= {"and"}
     assert name_key("Hüft-Bein des Menschen") == ("bein", "huft", "menschen")
+
+
+def test_names_to_choose_from_have_a_side_where_bones_come_in_pairs():
+    names = bone_table().target_names
+    assert len(names) == len(set(names)) > 206
+    assert {"left femur", "right femur", "L3 vertebra", "sacrum"} <= set(names)
+    assert "femur" not in names
+
+
+def test_what_can_be_chosen_is_understood_as_itself():
+    for name in bone_table().target_names:
+        assert [target.name for target in understand(name).targets] == [name]
