@@ -38,8 +38,8 @@ class AttentionFusion(nn.Module):
 class AttentionPrior(nn.Module):
     """What the depth attention takes for the bone meant, as logits that the decoder's masks are added to.
 
-    Through the embedding alone, the decoder used little of it: told the truth there, its mean Dice on
-    validation's MR and CT was no more than 0.60-0.78 (0.52-0.72 with what the depth attention says).
+    Through the embedding alone the decoder used little of it, even where it was told the truth there: see
+    `training/LOG.md`, third training.
     """
 
     def __init__(self, masks: int) -> None:
