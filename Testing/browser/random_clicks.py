@@ -51,8 +51,8 @@ class Walk:
 
     def place(self, tag):
         # Beside an enlarged view the others are hidden, and while the layout changes all are.
-        self.page.wait_for(lambda: self.page.areas(VIEWS), "a view")
-        areas = self.page.areas(VIEWS)
+        areas = {}
+        self.page.wait_for(lambda: areas.update(self.page.areas(VIEWS)) or areas, "a view")
         x, y, width, height = areas.get(tag) or self.choose.choice(list(areas.values()))
         return x + width * self.choose.uniform(0.15, 0.85), y + height * self.choose.uniform(0.15, 0.85)
 
