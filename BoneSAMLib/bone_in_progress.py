@@ -337,7 +337,12 @@ class BoneInProgress:
         if not outcome.bones:
             self._messages.tell("No bone was found in this volume.")
             return
-        self.history.push(Step(outcome=outcome))
+        self.history.push(Step(outcome.prompts, outcome))
+        if outcome.missing:
+            self._messages.tell(
+                "This volume does not show the {names}, as far as can be seen.",
+                names=", ".join(outcome.missing),
+            )
         if len(outcome.bones) > 1:
             self._messages.tell(
                 "{count} bones were found. Accept makes one segment of each.", count=len(outcome.bones)

@@ -1,4 +1,4 @@
-"""A bundle of weights: a folder with three ONNX graphs, one weights file and a manifest.
+"""A bundle of weights: a folder with ONNX graphs, one weights file and a manifest.
 
 The graphs hold no weights; each names tensors by their place in `weights.safetensors`, which is stored as
 float16 and shared with the torch backend. The manifest gives every file's SHA-256.
@@ -6,6 +6,7 @@ float16 and shared with the torch backend. The manifest gives every file's SHA-2
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Bundle:
         return str(self.manifest["name"])
 
     def graph(self, part: str) -> Path:
-        """The ONNX file of "encoder", "depth_attention" or "decoder"."""
+        """The ONNX file of a part, such as "encoder"."""
         return self.folder / f"{part}.onnx"
 
     @property
@@ -47,8 +48,10 @@ class Bundle:
         return self.folder / WEIGHTS
 
 
-def open_bundle(folder: str | Path | None = None) -> Bundle:
+def open_bundle(folder: str | Path | None = None, graphs: Sequence[str] = GRAPHS) -> Bundle:
     """Check a bundle's files against its manifest. None opens the bundled weights.
+
+    `graphs`: those that it must have.
 
     Raises:
         BoneSAMError: a file is missing, damaged, or of another format version.
@@ -68,7 +71,7 @@ def open_bundle(folder: str | Path | None = None) -> Bundle:
             f"The weights in '{folder}' have format {version}, this version reads format {FORMAT}: "
             "export them again."
         )
-    for name in (*(f"{part}.onnx" for part in GRAPHS), WEIGHTS):
+    for name in (*(f"{part}.onnx" for part in graphs), WEIGHTS):
         file = folder / name
         if name not in files or not file.is_file():
             raise BoneSAMError(f"The weights file '{file}' is missing: {_ADVICE}")

@@ -20,11 +20,19 @@ from rich.progress import (
 from rich.table import Table
 
 from BoneSAMLib.batch_command import batch
+from BoneSAMLib.bone_phrases import understand
 from BoneSAMLib.bone_table import bone_table
 from BoneSAMLib.command_errors import errors_in_one_sentence
 from BoneSAMLib.description import describe_volume
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.many_bones import group_prompts, name_bones, segment_everything, segment_prompted
+from BoneSAMLib.many_bones import (
+    BonePrompts,
+    find_bones,
+    group_prompts,
+    name_bones,
+    segment_everything,
+    segment_prompted,
+)
 from BoneSAMLib.overlay_sheet import overlay_sheet
 from BoneSAMLib.prompts import parse_box, parse_point
 from BoneSAMLib.report import ReportedBone, write_report
@@ -84,8 +92,16 @@ def segment(
     negative_point: Annotated[
         list[str] | None, typer.Option(metavar="R,A,S", help="A click on what is not the bone; repeatable.")
     ] = None,
+    bone: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help='Find bones by name: "left femur", "both hip bones"; repeatable.'),
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Every bone, without prompts: one label per connected bone.")
+    ] = False,
+    named: Annotated[
+        bool,
+        typer.Option("--named", help="With --all: call bones by their names, and part those that touch."),
     ] = False,
     name: Annotated[
         list[str] | None,
@@ -115,6 +131,10 @@ def segment(
     weights: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Weights to use instead of the bundled ones.")
     ] = None,
+    naming: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Network that finds bones by name, for --bone and --named."),
+    ] = None,
     two_d_only: Annotated[
         bool, typer.Option("--2d-only", help="Look at each slice alone: no depth attention.")
     ] = False,
@@ -122,7 +142,8 @@ def segment(
     """Segment one bone per prompt, or every bone with --all, and write a mask on the grid of INPUT.
 
     Label values follow the prompts: first every --box, then every --box-ijk, then every --point that lies
-    outside all boxes and so starts a bone of its own. A --point inside boxes belongs to the smallest of them.
+    outside all boxes and so starts a bone of its own, then what each --bone finds. A --point inside boxes
+    belongs to the smallest of them.
     A --negative-point counts for every bone whose box contains it, and for every bone without a box. A box
     that is one slice thin marks the bone on that slice and counts as that wide on all others. Where two bones
     claim a voxel, the more confident one keeps it. Names in English, German, Italian, French, Spanish
@@ -138,16 +159,23 @@ def segment(
         boxes += [parse_box(text, "IJK") for text in box_ijk or ()]
         points = [parse_point(text) for text in point or ()]
         points += [parse_point(text, positive=False) for text in negative_point or ()]
-        if everything and (boxes or points):
-            raise BoneSAMError("--all takes no boxes or points: leave out either --all or the prompts.")
+        if everything and (boxes or points or bone):
+            raise BoneSAMError("--all takes no boxes, points or names: leave out --all or the prompts.")
+        if bone and name:
+            raise BoneSAMError("--name is for boxes and points: what --bone finds has its name already.")
+        if named and not everything:
+            raise BoneSAMError("--named goes with --all: what a prompt means is called by --name.")
         if everything and name:
             raise BoneSAMError("--all takes no --name: which bones it finds is not known before.")
         if everything and two_d_only:
             raise BoneSAMError("--2d-only needs a prompt: without one, bones are found by depth attention.")
-        if not (everything or boxes or points):
+        if not (everything or boxes or points or bone):
             raise BoneSAMError(
-                "No prompt was given: use --box, --box-ijk or --point, or --all for every bone."
+                "No prompt was given: use --box, --box-ijk, --point or --bone, or --all for every bone."
             )
+
+        for phrase in bone or ():
+            understand(phrase)
 
         # ITK and ONNX Runtime take long to import: help and mistyped prompts answer without them.
         from BoneSAMLib.companion import check_fusion
@@ -173,11 +201,15 @@ def segment(
             bones = group_prompts(volume, boxes, points)
             name_bones(bones, name or ())
             start = time.perf_counter()
-            segmenter = Segmenter(device=device, weights=weights)
+            segmenter = Segmenter(device=device, weights=weights, naming=naming)
             session = segmenter.open(volume, [read_volume(path) for path in also or ()], fusion)
+            missing: list[str] = []
             if everything:
-                labels, found = segment_everything(session, progress)
+                labels, found = segment_everything(session, progress, named)
             else:
+                bones, missing = find_bones(
+                    session, [*bones, *(BonePrompts(name=text) for text in bone or ())]
+                )
                 labels, found = segment_prompted(session, volume, bones, not two_d_only, progress)
             seconds = time.perf_counter() - start
             progress(1.0, "Writing")
@@ -203,6 +235,8 @@ def segment(
                 write_report(report, volume, labels, found, facts)
                 written["Report"] = report
         _print_bones(volume, labels, found)
+        for absent in missing:
+            typer.echo(f"The {absent} is not in this scan, as far as can be seen.", err=True)
         for what, path in written.items():
             typer.echo(f"{what + ':':<9}{path}")
 
@@ -235,8 +269,6 @@ def meaning(
 ) -> None:
     """Say which bones a text means, in the words and SNOMED CT codes that are written beside masks."""
     with errors_in_one_sentence():
-        from BoneSAMLib.bone_phrases import understand
-
         understood = understand(phrase)
         for word, read in understood.corrected.items():
             typer.echo(f"'{word}' is read as '{read}'.", err=True)

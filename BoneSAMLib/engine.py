@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,9 +60,9 @@ class OnnxEngine:
         if device == "cuda" and not has_cuda:
             raise BoneSAMError(_NO_CUDA)
         self.device = "cuda" if has_cuda and device != "cpu" else "cpu"
-        self._may_fall_back = device != "cuda"
+        self._asked = device
         self._bundle = bundle
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads
 
     def encode(self, slices: Array) -> tuple[Array, Array]:
         """As in `Engine`."""
@@ -112,26 +113,33 @@ class OnnxEngine:
         return self._load("decoder")
 
     def _load(self, part: str) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3
-        providers: Sequence[str] = [CUDA, CPU] if self.device == "cuda" else [CPU]
-        try:
-            session = onnxruntime.InferenceSession(
-                str(self._bundle.graph(part)), options, providers=providers
-            )
-        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-            raise BoneSAMError(
-                f"The network '{self._bundle.graph(part)}' cannot be loaded: {str(error).splitlines()[0]}"
-            ) from error
-        if self.device == "cuda" and CUDA not in session.get_providers():
-            # onnxruntime-gpu offers CUDA wherever it is installed, and uses the CPU where there is no device.
-            if not self._may_fall_back:
-                raise BoneSAMError(_NO_CUDA)
-            self.device = "cpu"
+        # Once a graph has fallen back, the others follow it.
+        asked = self.device if self.device == "cpu" else self._asked
+        session, self.device = load_graph(self._bundle.graph(part), asked, self._threads)
         return session
+
+
+def load_graph(path: Path, device: str = "auto", threads: int | None = None) -> tuple[Any, str]:
+    """An ONNX Runtime session for a graph, and the device that it runs on: "cpu" or "cuda".
+
+    "auto" falls back to the CPU. Raises BoneSAMError: the file cannot be loaded, or "cuda" cannot be used.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.log_severity_level = 3
+    wanted = device != "cpu" and CUDA in onnxruntime.get_available_providers()
+    providers: Sequence[str] = [CUDA, CPU] if wanted else [CPU]
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+        raise BoneSAMError(f"The network '{path}' cannot be loaded: {str(error).splitlines()[0]}") from error
+    # onnxruntime-gpu offers CUDA wherever it is installed, and uses the CPU where there is no device.
+    on_cuda = CUDA in session.get_providers()
+    if device == "cuda" and not on_cuda:
+        raise BoneSAMError(_NO_CUDA)
+    return session, "cuda" if on_cuda else "cpu"
 
 
 def check_device(device: str) -> None:

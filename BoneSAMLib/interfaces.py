@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from BoneSAMLib.bone_finding import FoundBox
 from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.panel import Message, Panel, SegmentEntry
 from BoneSAMLib.prompts import Box, Point
@@ -175,6 +176,10 @@ class AllBonesLike(Protocol):
     def confidence(self) -> Mapping[int, float]:
         """Predicted IoU by number."""
 
+    @property
+    def names(self) -> Mapping[int, str]:
+        """What numbers are called, where that is known."""
+
 
 class SessionLike(Protocol):
     """`BoneSAMLib.session.Session`; used on the worker thread only."""
@@ -195,8 +200,12 @@ class SessionLike(Protocol):
         depth_attention: bool = True,
         progress: Callable[[float, str], None] | None = None,
         cancel: Job | None = None,
+        named: bool | None = False,
     ) -> AllBonesLike:
         """Every bone."""
+
+    def find(self, phrase: str) -> tuple[Sequence[FoundBox], Sequence[str]]:
+        """Named boxes of the bones that a phrase means, and the names of those that are not there."""
 
 
 class SegmenterLike(Protocol):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from BoneSAMLib.bone_finding import BoneNotFound, not_found
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.prompts import Box, Point
 from BoneSAMLib.report import ReportedBone
@@ -17,14 +18,24 @@ from BoneSAMLib.writing import distinct_color
 if TYPE_CHECKING:
     from BoneSAMLib.session import Session
 
-__all__ = ["BonePrompts", "group_prompts", "name_bones", "segment_everything", "segment_prompted"]
+__all__ = [
+    "BonePrompts",
+    "find_bones",
+    "group_prompts",
+    "name_bones",
+    "segment_everything",
+    "segment_prompted",
+]
 
 MOST_REVIEWED = 10  # slices to review of one bone
 
 
 @dataclass
 class BonePrompts:
-    """What the user drew and clicked to mean one bone, and what it is called ("" for a number)."""
+    """What the user drew and clicked to mean one bone, and what it is called ("" for a number).
+
+    With a name alone, `find_bones` looks for it.
+    """
 
     box: Box | None = None
     points: list[Point] = field(default_factory=list)
@@ -82,6 +93,32 @@ def name_bones(bones: Sequence[BonePrompts], names: Sequence[str]) -> None:
         bone.name = name
 
 
+def find_bones(session: "Session", bones: Sequence[BonePrompts]) -> tuple[list[BonePrompts], list[str]]:
+    """The bones, with a box for each that has a name alone, and the names of those that are not there.
+
+    A name such as "both femurs" becomes several bones.
+
+    Raises:
+        BoneSAMError: as `Session.find`, but `BoneNotFound` only where no bone is left.
+    """
+    found: list[BonePrompts] = []
+    missing: list[str] = []
+    for bone in bones:
+        if bone.box is not None or bone.points:
+            found.append(bone)
+            continue
+        try:
+            boxes, absent = session.find(bone.name)
+        except BoneNotFound as problem:
+            missing += problem.missing
+            continue
+        missing += absent
+        found += [BonePrompts(one.box, name=one.name) for one in boxes]
+    if missing and not found:
+        raise not_found(missing)
+    return found, missing
+
+
 def segment_prompted(
     session: "Session",
     volume: Volume,
@@ -123,10 +160,10 @@ def segment_prompted(
 
 
 def segment_everything(
-    session: "Session", progress: Callable[[float, str], None]
+    session: "Session", progress: Callable[[float, str], None], named: bool = False
 ) -> tuple[NDArray[Any], list[ReportedBone]]:
-    """Labels [k, j, i] with one value per connected bone, and the bones."""
-    result = session.segment_all(progress=progress)
+    """Labels [k, j, i] with one value per bone, and the bones; `named` as for `Session.segment_all`."""
+    result = session.segment_all(progress=progress, named=named)
     by_slice: dict[int, dict[int, float]] = {value: {} for value in result.confidence}
     planes = np.moveaxis(result.labels, 2 - session.volume.through_plane_axis, 0)
     for index, confidence in result.slice_confidence.items():
@@ -136,8 +173,8 @@ def segment_everything(
     found = [
         ReportedBone(
             value,
-            f"Bone {value}",
-            distinct_color(value),
+            result.names.get(value, f"Bone {value}"),
+            bone_meaning(result.names.get(value, "")).color or distinct_color(value),
             confidence,
             "none",
             by_slice[value],

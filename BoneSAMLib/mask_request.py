@@ -13,7 +13,6 @@ import numpy as np
 from scipy import ndimage
 
 from BoneSAMLib.cropped_mask import CroppedMask
-from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.interfaces import ResultLike, SessionLike
 from BoneSAMLib.oriented_box import OrientedBox
 from BoneSAMLib.panel import ReviewSlice
@@ -26,8 +25,6 @@ from BoneSAMLib.volume import Volume
 from BoneSAMLib.worker import Job
 
 __all__ = ["MaskRequest"]
-
-TEXT = "text"  # listed under "prompts" in the manifest of weights that understand it
 
 
 @dataclass(frozen=True)
@@ -72,13 +69,16 @@ class MaskRequest:
             progress=job.report,
             cancel=job,
         )
-        return self._outcome(result, prompts, session, start)
+        return self._outcome(result, prompts, session, start, self._name_so_far())
 
     def segment_all(self, cache: SessionCache, job: Job) -> Outcome:
-        """Every bone; the outcome has one `Found` each, largest first."""
+        """Every bone, with its name where that is known; the outcome has one `Found` each."""
         start = time.perf_counter()
         found = self._session(cache).segment_all(
-            depth_attention=self.settings.depth_attention, progress=job.report, cancel=job
+            depth_attention=self.settings.depth_attention,
+            progress=job.report,
+            cancel=job,
+            named=None,
         )
         bones = []
         for number, place in enumerate(ndimage.find_objects(found.labels), start=1):
@@ -87,7 +87,51 @@ class MaskRequest:
             k, j, i = (part.start for part in place)
             mask = CroppedMask.from_crop(self.volume.shape, (k, j, i), found.labels[place] == number)
             mask = postprocess(mask, self.volume, self.settings.smoothing_mm)
-            bones.append(Found(mask, found.confidence[number]))
+            bones.append(Found(mask, found.confidence[number], found.names.get(number, "")))
+        return self._of_many(bones, start)
+
+    def segment_text(self, text: str, cache: SessionCache, job: Job) -> Outcome:
+        """The bones that a text names; one alone is as if its box had been drawn, so that clicks correct it.
+
+        Raises:
+            BoneSAMError: as `Session.find`.
+            Cancelled: the job was cancelled.
+        """
+        start = time.perf_counter()
+        session = self._session(cache)
+        job.report(0.0, "looking for the bone")
+        found, missing = session.find(text)
+        outcomes = []
+        for number, one in enumerate(found):
+
+            def whole_progress(fraction: float, word: str, done: int = number) -> None:
+                job.report((done + fraction) / len(found), word)
+
+            result = session.segment(
+                box=one.box,
+                depth_attention=self.settings.depth_attention,
+                progress=whole_progress,
+                cancel=job,
+            )
+            outcome = self._outcome(result, Prompts(one.box), session, start, one.name)
+            outcomes.append(replace(outcome, missing=tuple(missing)))
+        if len(outcomes) == 1:
+            return outcomes[0]
+        empty = [one.name for one, outcome in zip(found, outcomes, strict=True) if not outcome.bones]
+        return replace(self._together(outcomes, start), missing=(*missing, *empty))
+
+    def _together(self, outcomes: Sequence[Outcome], start: float) -> Outcome:
+        """Several bones as one answer. The more confident one keeps a voxel that two claim."""
+        taken = np.zeros(self.volume.shape, np.bool_)
+        bones: list[Found | None] = [None] * len(outcomes)
+        for n in sorted(range(len(outcomes)), key=lambda n: -outcomes[n].confidence):
+            for bone in outcomes[n].bones:
+                own = bone.mask.to_array() & ~taken
+                taken |= own
+                bones[n] = replace(bone, mask=CroppedMask.from_array(own)) if own.any() else None
+        return self._of_many([bone for bone in bones if bone is not None], start)
+
+    def _of_many(self, bones: Sequence[Found], start: float) -> Outcome:
         union = np.zeros(self.volume.shape, np.bool_)
         for bone in bones:
             union[bone.mask.slices] |= bone.mask.crop
@@ -104,25 +148,6 @@ class MaskRequest:
             prompts=Prompts(),
             recipe=self.settings.recipe,
         )
-
-    def segment_text(self, text: str, cache: SessionCache, job: Job) -> Outcome:
-        """The bone that a text names.
-
-        Raises:
-            BoneSAMError: the weights understand no text.
-        """
-        start = time.perf_counter()
-        segmenter = cache.segmenter(self.settings.device, self.settings.weights)
-        if TEXT not in segmenter.bundle.manifest.get("prompts", ()):
-            raise BoneSAMError(
-                "Text is not available in these weights: draw a box around the bone, or click on it."
-            )
-        session = cast(Any, self._session(cache))
-        result = session.segment(
-            bone=text, depth_attention=self.settings.depth_attention, progress=job.report, cancel=job
-        )
-        outcome = self._outcome(result, Prompts(), session, start)
-        return replace(outcome, bones=tuple(replace(bone, name=text) for bone in outcome.bones))
 
     def _session(self, cache: SessionCache) -> SessionLike:
         settings = self.settings
@@ -175,7 +200,16 @@ class MaskRequest:
         )
         return replace(accepted.result, mask=accepted.raw.to_array(), points=points)
 
-    def _outcome(self, result: ResultLike, prompts: Prompts, session: SessionLike, start: float) -> Outcome:
+    def _name_so_far(self) -> str:
+        """What the bone is called that was found by its name; corrections do not change which one it is."""
+        shown, box = self.step.outcome, self.step.prompts.box
+        if shown is None or box is None or shown.prompts.box != box:
+            return ""
+        return shown.name
+
+    def _outcome(
+        self, result: ResultLike, prompts: Prompts, session: SessionLike, start: float, name: str
+    ) -> Outcome:
         review = tuple(ReviewSlice(int(n), float(result.slice_confidence[n])) for n in result.review)
         raw = CroppedMask.from_array(result.mask)
         # `raw` holds the mask; here it would keep the whole grid in memory once more.
@@ -193,12 +227,13 @@ class MaskRequest:
             recipe=self.settings.recipe,
             result=kept,
             session=ref(session),
+            name=name,
         )
         return self._finished(outcome, start)
 
     def _finished(self, outcome: Outcome, start: float) -> Outcome:
         """With the post-processing of today's settings."""
-        settings, prompts = self.settings, self.step.prompts
+        settings, prompts = self.settings, outcome.prompts
         islands: Sequence[Point] | None = prompts.points if settings.remove_small_islands else None
         mask = postprocess(
             outcome.raw,
@@ -212,7 +247,7 @@ class MaskRequest:
         return replace(
             outcome,
             mask=mask,
-            bones=() if mask.is_empty else (Found(mask, outcome.confidence),),
+            bones=() if mask.is_empty else (Found(mask, outcome.confidence, outcome.name),),
             review=tuple(place for place in outcome.review if covered.start <= place.index < covered.stop),
             recipe=settings.recipe,
             seconds=time.perf_counter() - start,

@@ -92,8 +92,8 @@ def segment(
         positivePoints: on the bone: a markups node, or positions (R, A, S) in mm, in world coordinates.
         negativePoints: beside it, likewise.
         bone: what it is called, such as "left femur": name of the segment, which also gets the SNOMED CT
-            codes for it, and a new segment its color. Without box and points it says which bone to look for,
-            with weights that understand text.
+            codes for it, and a new segment its color. Without box and points, in CT and MR, the bone is found
+            by this name.
         segmentationNode: None for a new one, under the transform of the volume.
         segmentId: the segment to be replaced. Given points and no box, they correct it; with `cache`, points
             of the calls that made it still hold, as long as nobody else changed it. None for a new one.
@@ -141,6 +141,9 @@ def segment(
     request = MaskRequest(key, volume, settings, step, others)
     ask = request.segment if step.can_be_segmented else partial(request.segment_text, bone or "")
     outcome = _answer(ask, cache, progress)
+    if len(outcome.bones) > 1:
+        names = ", ".join(found.name for found in outcome.bones)
+        raise BoneSAMError(f"'{bone}' means several bones: segment each by itself ({names}).")
     if outcome.mask.is_empty:
         raise BoneSAMError(
             f"No bone was found in '{volumeNode.GetName()}' there: draw the box closer around the bone, or "
@@ -215,9 +218,10 @@ def segmentAll(
     fusion: str = "average",
     cache: SessionCache | None = None,
 ) -> list[SegmentedBone]:
-    """Segment every bone without a prompt, each into a new segment "Bone 1", "Bone 2", ..., largest first.
+    """Segment every bone without a prompt, each into a new segment.
 
-    Bones that touch may end up in one segment. Arguments as for `segment`.
+    In CT and MR they have their names where these are recognized; the others are "Bone 1", "Bone 2", ..., and
+    among them bones that touch may end up in one segment. Arguments as for `segment`.
 
     Raises:
         BoneSAMError: as `segment`.
@@ -243,7 +247,8 @@ def segmentAll(
         part = labels[bone.mask.slices]
         part[bone.mask.crop & (part == 0)] = number  # smoothed neighbors may overlap
     node = createSegmentation(volumeNode) if segmentationNode is None else segmentationNode
-    added = addSegments(labels, volumeNode, node)
+    names = {number: bone.name for number, bone in enumerate(outcome.bones, start=1) if bone.name}
+    added = addSegments(labels, volumeNode, node, names)
     return [
         SegmentedBone(node, added[number], bone.confidence)
         for number, bone in enumerate(outcome.bones, start=1)

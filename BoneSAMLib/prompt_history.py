@@ -61,6 +61,8 @@ class Outcome:
         recipe: it was made by; None once volume or weights have changed.
         result: the session's own result without its mask, for the next correction; None if no longer kept.
         session: the one that made `result`: no other can go on from it. Its embeddings are not kept by this.
+        missing: names that were asked for and that the volume does not show.
+        name: what the one bone is called that was found by it.
     """
 
     mask: CroppedMask
@@ -74,6 +76,8 @@ class Outcome:
     recipe: Recipe | None
     result: Any = None
     session: ReferenceType[Any] | None = None
+    missing: tuple[str, ...] = ()
+    name: str = ""
 
     def is_of(self, session: object) -> bool:
         """Whether `session` can go on from `result`."""

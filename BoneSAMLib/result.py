@@ -73,6 +73,7 @@ class AllBones:
         confidence: predicted IoU of each number.
         seconds: time it took.
         slice_confidence: predicted IoU of each slice with bone, by its index along the through-plane axis.
+        names: what numbers are called, where that was asked for and is known.
     """
 
     labels: NDArray[np.unsignedinteger[Any]]
@@ -80,3 +81,18 @@ class AllBones:
     confidence: dict[int, float]
     seconds: float
     slice_confidence: dict[int, float] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def with_bone(self, bone: Result) -> "AllBones":
+        """This and one more bone, which takes no voxel from another."""
+        number = self.count + 1
+        labels = self.labels.astype(np.promote_types(self.labels.dtype, np.min_scalar_type(number)))
+        labels[bone.mask & (labels == 0)] = number
+        return AllBones(
+            labels,
+            number,
+            self.confidence | {number: bone.confidence},
+            self.seconds + bone.seconds,
+            bone.slice_confidence | self.slice_confidence,
+            self.names,
+        )

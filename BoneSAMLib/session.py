@@ -1,12 +1,18 @@
 """The door to everything: a `Segmenter` holds the network, its `Session` segments bones in one volume."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from BoneSAMLib.bone_finding import BoneFinder, FoundBox, Naming
 from BoneSAMLib.bundle import Bundle, open_bundle
 from BoneSAMLib.companion import Companion, check_fusion
 from BoneSAMLib.engine import Engine, OnnxEngine
 from BoneSAMLib.errors import BoneSAMError
+from BoneSAMLib.naming_engine import open_naming
 from BoneSAMLib.prompts import Box, Point
 from BoneSAMLib.region import SliceFrame
 from BoneSAMLib.result import AllBones, Mask, Result
@@ -24,16 +30,22 @@ class Segmenter:
         device: "auto" takes CUDA where onnxruntime-gpu finds it, else the CPU; or "cpu", "cuda".
         weights: folder of a bundle; None for the bundled weights.
         threads: how many the network computes on; None for one per core.
+        naming: folder of a naming network, see training/README.md; None for the bundled one, if there is one.
 
     Raises:
         BoneSAMError: unknown or missing device, missing or damaged weights.
     """
 
     def __init__(
-        self, device: str = "auto", weights: str | Path | None = None, threads: int | None = None
+        self,
+        device: str = "auto",
+        weights: str | Path | None = None,
+        threads: int | None = None,
+        naming: str | Path | None = None,
     ) -> None:
         self.bundle: Bundle = open_bundle(weights)
         self.engine: Engine = OnnxEngine(self.bundle, device, threads)
+        self.naming: Naming | None = open_naming(naming, device, threads)
 
     def open(self, volume: Volume, others: Sequence[Volume] = (), fusion: str = "average") -> "Session":
         """Start working on a volume. Nothing is computed yet.
@@ -43,7 +55,7 @@ class Segmenter:
         Raises:
             BoneSAMError: as `Session`.
         """
-        return Session(volume, self.engine, others, fusion)
+        return Session(volume, self.engine, others, fusion, self.naming)
 
 
 class Session:
@@ -59,16 +71,23 @@ class Session:
         engine: what runs the network.
         others: co-registered volumes, in the same physical space.
         fusion: "average", or "maximum", which finds what is bone in any of them.
+        naming: what finds bones by name in the first volume; None where nothing is asked by name.
 
     Raises:
         BoneSAMError: an unknown fusion, another volume that does not overlap, or a radiograph among several.
     """
 
     def __init__(
-        self, volume: Volume, engine: Engine, others: Sequence[Volume] = (), fusion: str = "average"
+        self,
+        volume: Volume,
+        engine: Engine,
+        others: Sequence[Volume] = (),
+        fusion: str = "average",
+        naming: Naming | None = None,
     ) -> None:
         check_fusion(fusion)
         self.volume = volume
+        self._naming = naming
         self._decoder = SliceDecoder(engine, [Companion(volume, other) for other in others], fusion)
         self._frames = [SliceFrame(volume, axis) for axis in range(3)]
 
@@ -113,15 +132,71 @@ class Session:
         depth_attention: bool = True,
         progress: Progress | None = None,
         cancel: Cancel | None = None,
+        named: bool | None = False,
     ) -> AllBones:
         """Segment every bone, without a prompt; touching bones share a number.
 
-        Arguments as for `segment`.
+        Arguments as for `segment`. `named`: also say what the bones are called, part those that touch, and
+        look again, in its box, for each bone that is recognized and was missed. None: where that is possible.
 
         Raises:
+            BoneSAMError: names are asked for in a radiograph.
             Cancelled: `cancel` was set.
         """
-        return self._start(depth_attention, progress, cancel).everything()
+        if named is None:
+            named = self._naming is not None and not self.volume.is_projection
+        if not named:
+            return self._start(depth_attention, progress, cancel).everything()
+        missed_begin = 0.6
+        finder = self._finder  # says at once what cannot be named
+        first = _part(progress, 0.0, missed_begin)
+        found = self._start(depth_attention, first, cancel).everything()
+        missed = finder.missed(found)
+        for n, one in enumerate(missed):
+            share = (1 - missed_begin) / len(missed)
+            part = _part(progress, missed_begin + n * share, missed_begin + (n + 1) * share)
+            found = found.with_bone(self.segment(one.box, (), None, depth_attention, part, cancel))
+        named_bones = finder.named(found)
+        if progress is not None:
+            progress(1.0, "naming")
+        return named_bones
+
+    def find(self, phrase: str) -> tuple[list[FoundBox], list[str]]:
+        """Where the bones are that a phrase means, such as "left femur and L2-L4".
+
+        Returns a named box for each, to be given to `segment`, and the names of those that are not there.
+
+        Raises:
+            BoneSAMError: the phrase is unclear, means bones that cannot be found alone, or the volume is a
+                radiograph.
+            BoneNotFound: the scan shows none of them.
+        """
+        return self._finder.find(phrase)
+
+    def name_of(self, mask: NDArray[np.bool_]) -> str | None:
+        """What a mask [k, j, i] shows, its kind alone where the rest is unsure; None for no bone with a name.
+
+        Raises:
+            BoneSAMError: the mask has another shape, or the volume is a radiograph.
+        """
+        self.volume.check_same_shape(mask)
+        return self._finder.name_of_mask(mask)
+
+    @cached_property
+    def _finder(self) -> BoneFinder:
+        if self._naming is None:
+            raise BoneSAMError(
+                "Bones cannot be found by name: no network for that is part of this version. "
+                "Draw a box around the bone, or click on it."
+            )
+        return BoneFinder(self.volume, self._naming)
 
     def _start(self, depth_attention: bool, progress: Progress | None, cancel: Cancel | None) -> Segmentation:
         return Segmentation(self._frames, self._decoder, depth_attention, progress, cancel)
+
+
+def _part(progress: Progress | None, begin: float, end: float) -> Progress | None:
+    """Progress of one of several steps, as that of the whole from `begin` to `end`."""
+    if progress is None:
+        return None
+    return lambda fraction, text: progress(begin + (end - begin) * fraction, text)

@@ -77,11 +77,11 @@ def export_bundle(model: Any, folder: Path, facts: dict[str, Any]) -> None:
     }
     save_file(state, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors leaves a file that only its owner can read
-    places = _places(folder / WEIGHTS)
+    places = places_in(folder / WEIGHTS)
     for part in GRAPHS:
         graph = _graph(model, part)
-        _externalize(graph, places)
-        _forget_source(graph)
+        externalize(graph, places)
+        forget_source(graph)
         onnx.save(graph, folder / f"{part}.onnx")
     files = {name: file_digest(folder / name) for name in (*(f"{part}.onnx" for part in GRAPHS), WEIGHTS)}
     gate = float(model.decoder.fusion.gate)
@@ -137,7 +137,7 @@ def _graph(model: Any, part: str) -> onnx.ModelProto:
     return graph
 
 
-def _places(weights: Path) -> dict[str, tuple[int, int, list[int]]]:
+def places_in(weights: Path) -> dict[str, tuple[int, int, list[int]]]:
     """Offset, length and shape of every tensor in a safetensors file."""
     with weights.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -150,7 +150,7 @@ def _places(weights: Path) -> dict[str, tuple[int, int, list[int]]]:
     }
 
 
-def _externalize(model: onnx.ModelProto, places: dict[str, tuple[int, int, list[int]]]) -> None:
+def externalize(model: onnx.ModelProto, places: dict[str, tuple[int, int, list[int]]]) -> None:
     """Replace every weight by a float16 reference into the weights file and a cast."""
     graph = model.graph
     casts = []
@@ -177,7 +177,7 @@ def _externalize(model: onnx.ModelProto, places: dict[str, tuple[int, int, list[
     del graph.value_info[:]
 
 
-def _forget_source(model: onnx.ModelProto) -> None:
+def forget_source(model: onnx.ModelProto) -> None:
     """Drop the exporter's notes: stack traces with the paths of the machine that exported."""
     graph = model.graph
     for part in (

@@ -12,7 +12,7 @@ from BoneSAMLib.volume import Volume
 from training.annotator import Annotator, OpenSession, OpensVolumes, Segmented, timed
 from training.cases import BoneObject, Case
 from training.contact_sheet import Drawn
-from training.masks import bounding_slices, grown
+from training.masks import Mask, bounding_slices, grown
 from training.metrics import Agreement, compare
 from training.protocols import first_click, generator, jittered_box, slice_box
 from training.reference_methods import reference_masks
@@ -148,14 +148,21 @@ def _unprompted(
     everything, seconds = timed(lambda: session.segment_all(depth_attention=attention))
     found = everything.labels > 0
     for bone in objects:
-        # Voxels of other labels are bones that were rightly found, or annotations too loose to judge by.
-        within = grown(bone.mask, BAND_MM, volume) & (bone.mask | (labels == 0))
-        agreement = compare(found, bone.mask, volume.spacing, within)
+        agreement = near_bone(found, bone.mask, labels, volume)
         region = bounding_slices(bone.mask)
         numbers = everything.labels[region][bone.mask[region]]
         numbers = numbers[numbers > 0]
         confidence = everything.confidence[int(np.bincount(numbers).argmax())] if numbers.size else math.nan
         yield _row(case, bone, NO_PROMPT, attention, agreement, confidence, seconds)
+
+
+def near_bone(found: Mask, mask: Mask, labels: NDArray[np.integer], volume: Volume) -> Agreement:
+    """Agreement of what was found without a prompt with one bone's ``mask``, near it only.
+
+    Voxels of other ``labels`` are bones that were rightly found, or annotations too loose to judge by.
+    """
+    within = grown(mask, BAND_MM, volume) & (mask | (labels == 0))
+    return compare(found, mask, volume.spacing, within)
 
 
 def _row(

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from skimage.segmentation import felzenszwalb
 
 from BoneSAMLib.model.prompt_encoder import INPUT_SIZE
-from training.store import DEPTH_UNIT_MM, Subject, Target
+from training.lookup import brightness_at, labels_at
+from training.store import Subject, Target
 from training.synthesis.contrast import Contrast, random_contrast, render
 from training.synthesis.radiograph import project
 from training.synthesis.scanner import cut_out, degrade
@@ -240,11 +240,11 @@ class Sampler:
         self, planes: NDArray[np.float32], cube_grid: NDArray[np.float32] | None, width: float
     ) -> tuple[Any, Any, Any, Any, bool]:
         contrast = random_contrast(self.subject.tissues, self.rng)
-        plane_labels, plane_depth = self._gather(planes)
+        plane_labels, plane_depth = labels_at(self.subject, planes)
         stack = render(plane_labels, plane_depth, width / self.size, contrast, self.rng)
         cube, cube_labels = None, None
         if cube_grid is not None:
-            cube_labels, cube_depth = self._gather(cube_grid)
+            cube_labels, cube_depth = labels_at(self.subject, cube_grid)
             cube = render(cube_labels, cube_depth, width / CUBE_SIZE, contrast, self.rng)
         self._add_disease(stack, plane_labels, contrast)
         return stack, cube, plane_labels, cube_labels, contrast.regime == "CT"
@@ -265,54 +265,13 @@ class Sampler:
     def _real(
         self, planes: NDArray[np.float32], cube_grid: NDArray[np.float32] | None, width: float, across: int
     ) -> tuple[Any, Any, Any, Any]:
-        stack = self._interpolate(planes, width / self.size, across)
-        plane_labels, _ = self._gather(planes)
+        stack = brightness_at(self.subject, planes, width / self.size, across)
+        plane_labels, _ = labels_at(self.subject, planes)
         cube, cube_labels = None, None
         if cube_grid is not None:
-            cube = self._interpolate(cube_grid, width / CUBE_SIZE)
-            cube_labels, _ = self._gather(cube_grid)
+            cube = brightness_at(self.subject, cube_grid, width / CUBE_SIZE)
+            cube_labels, _ = labels_at(self.subject, cube_grid)
         return stack, cube, plane_labels, cube_labels
-
-    def _gather(self, voxels: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        """Nearest labels and depth below the bone surface in mm, at voxel coordinates [..., 3]."""
-        labels = self.subject.labels
-        assert labels is not None
-        flat, inside = self._flat_index(voxels)
-        found = labels.reshape(-1)[flat] * inside
-        if self.subject.depth is None:
-            return found, np.zeros(found.shape, np.float32)
-        depth = self.subject.depth.reshape(-1)[flat].astype(np.float32)
-        return found, depth * np.float32(DEPTH_UNIT_MM)
-
-    def _flat_index(self, voxels: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        size = self.subject.size
-        index = np.zeros(voxels.shape[:-1], np.int64)
-        inside = np.ones(voxels.shape[:-1], bool)
-        for axis in (2, 1, 0):
-            rounded = np.rint(voxels[..., axis]).astype(np.int32)
-            clipped = np.clip(rounded, 0, size[axis] - 1)
-            inside &= rounded == clipped
-            index *= size[axis]
-            index += clipped
-        return index, inside
-
-    def _interpolate(
-        self, voxels: NDArray[np.floating], cell: float, across: int | None = None
-    ) -> NDArray[np.float32]:
-        """Brightness at voxel coordinates [..., 3] of samples `cell` mm apart.
-
-        As in use, a sample is the mean of the voxels that fall to it; not along the axis `across` slices.
-        """
-        factors = np.maximum(1, (cell / self.subject.spacing).astype(int))
-        factors = np.minimum(factors, self.subject.size)
-        if across is not None:
-            factors[across] = 1
-        coordinates = np.moveaxis(((voxels - (factors - 1) / 2) / factors)[..., ::-1], -1, 0)
-        image = self.subject.averaged(tuple(factors.tolist()))
-        values: NDArray[np.float32] = ndimage.map_coordinates(
-            image, coordinates, order=1, output=np.float32, mode="grid-constant"
-        )
-        return values / np.float32(255)
 
     def _is_bone(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
         table = np.zeros(int(max(self.subject.tissues, default=0)) + 1, bool)
@@ -325,7 +284,7 @@ class Sampler:
     ) -> Target | None:
         """A structure seen in the slice, of any tissue but the unnamed filling."""
         voxels = self._lattice(frame, center, width, self.size // 4, np.array([depth]))[0]
-        labels, _ = self._gather(voxels)
+        labels, _ = labels_at(self.subject, voxels)
         values, counts = np.unique(labels, return_counts=True)
         named = [
             int(v)
@@ -348,7 +307,7 @@ class Sampler:
         thickness = min(float((self.subject.size * self.subject.spacing).min() * 1.3), 350.0)
         thickness = max(thickness, float(high[2] - low[2]))
         rays = ((np.arange(RAYS) + 0.5) / RAYS - 0.5) * thickness + center[2]
-        labels, depth = self._gather(self._lattice(frame, center, width, self.size, rays))
+        labels, depth = labels_at(self.subject, self._lattice(frame, center, width, self.size, rays))
         image = project(labels, depth, thickness / RAYS, self.subject.tissues, rng)
         if mode == ALL_BONES:
             truth = np.asarray(self._is_bone(labels).any(axis=0))
@@ -384,7 +343,7 @@ class Sampler:
         step = 0.7 * float(self.subject.spacing.min())
         count = int(np.clip(np.ceil((high - low) / step), 1, MOST_TARGET_RAYS))
         rays = low + (np.arange(count) + 0.5) / count * (high - low)
-        labels, _ = self._gather(self._lattice(frame, center, width, self.size, rays))
+        labels, _ = labels_at(self.subject, self._lattice(frame, center, width, self.size, rays))
         return np.asarray((labels == target.label).any(axis=0))
 
     def _superpixel(self) -> dict[str, Any] | None:
@@ -400,7 +359,9 @@ class Sampler:
             step = float(subject.spacing[subject.slicing.axis])
             middle[2] = np.rint(middle[2] / step) * step
         depths = middle[2] + np.array([-step, 0.0, step])
-        stack = self._interpolate(self._lattice(frame, middle, width, self.size, depths), width / self.size)
+        stack = brightness_at(
+            self.subject, self._lattice(frame, middle, width, self.size, depths), width / self.size
+        )
         parts = felzenszwalb(stack[1, ::2, ::2], scale=float(rng.uniform(20, 500)), sigma=0.5, min_size=24)
         parts = np.kron(parts, np.ones((2, 2), parts.dtype))
         values, counts = np.unique(parts[stack[1] > 0.02], return_counts=True)

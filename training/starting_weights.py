@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from BoneSAMLib.bundle import BUNDLED_WEIGHTS, MANIFEST, open_bundle
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.model.depth_attention import ConvNorm3d
 from BoneSAMLib.model.encoder import ConvNorm
+from BoneSAMLib.model.folded_unet import ConvNorm3d
 
 BUNDLED = "bundle"
 

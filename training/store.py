@@ -52,6 +52,7 @@ class Subject:
     partial: bool
     slicing: Slicing
     tissues: dict[int, str]
+    names: dict[int, str]
     targets: list[Target]
     image: NDArray[np.uint8] | None = None
     labels: NDArray[Any] | None = None
@@ -128,6 +129,7 @@ def load_subjects(store: Path, split: str) -> list[Subject]:
                 # Anatomy without an image lies along R, A and S; most scans of its like are axial.
                 slicing=Slicing(row.get("axis", 2), row.get("thick", False), row.get("orientation", "RAS")),
                 tissues={int(v): d["tissue"] for v, d in row.get("labels", {}).items()},
+                names={int(v): d["name"] for v, d in row.get("labels", {}).items()},
                 targets=targets,
                 **arrays,
             )

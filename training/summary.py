@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from BoneSAMLib.errors import BoneSAMError
-from training.metrics import METRICS, NSD_TOLERANCE_MM
+from training.metrics import METRICS, NSD_TOLERANCE_MM, Agreement
 from training.paired_test import paired
 from training.reference_methods import FILLED_BOX, HU_THRESHOLDS
 
@@ -187,7 +187,7 @@ def macro_average(rows: Sequence[Row], metric: str, over: str = "source") -> flo
     return float(np.mean(means_of_all)) if means_of_all else None
 
 
-def recall_weighted(row: Row) -> float:
+def recall_weighted(row: Row | Agreement) -> float:
     """F2 of a row: recall counts twice as much as precision; 0 where nothing was found, else NaN."""
     if math.isnan(row.recall):
         return math.nan

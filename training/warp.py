@@ -118,10 +118,10 @@ def random_frame(
     axes = np.eye(3)[:, order] * np.where(backward, -1.0, 1.0)
     if rng.random() < 0.7:
         turn = rng.uniform(-np.pi, np.pi) if rng.random() < 0.1 else rng.normal(0, np.radians(10))
-        axes = axes @ _rotation([0, 0, 1], turn)
+        axes = axes @ rotation([0, 0, 1], turn)
     if not slicing.thick and rng.random() < tilted:
         tilt = rng.uniform(-np.pi, np.pi) if rng.random() < 0.15 else rng.normal(0, np.radians(15))
-        axes = axes @ _rotation(rng.normal(size=3), tilt)
+        axes = axes @ rotation(rng.normal(size=3), tilt)
     scale = np.exp(rng.normal(0, 0.1, 3))
     count = int(rng.integers(1, 4)) if rng.random() < 0.5 else 0
     lengths = size_mm * rng.uniform(0.5, 2.0, count)
@@ -136,7 +136,7 @@ def random_frame(
     return Frame(axes, spacing, scale, amplitudes, waves, rng.uniform(0, 2 * np.pi, count))
 
 
-def _rotation(axis: list[int] | NDArray[np.float64], angle: float) -> NDArray[np.float64]:
+def rotation(axis: list[int] | NDArray[np.float64], angle: float) -> NDArray[np.float64]:
     """Rodrigues' rotation matrix."""
     x, y, z = np.asarray(axis, float) / np.linalg.norm(axis)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])

@@ -33,7 +33,7 @@ from BoneSAMLib.dicom_segmentation import (
     write_dicom_segmentation,
 )
 from BoneSAMLib.errors import BoneSAMError, Cancelled
-from BoneSAMLib.many_bones import group_prompts, segment_everything, segment_prompted
+from BoneSAMLib.many_bones import find_bones, group_prompts, segment_everything, segment_prompted
 from BoneSAMLib.report import ReportedBone
 from BoneSAMLib.slice_pictures import thumbnail
 from BoneSAMLib.surface import write_surfaces
@@ -170,7 +170,7 @@ def _segment(
     with watch("read"):
         volume = read_scan(case.source)
     with watch("segment"):
-        labels, bones = _bones(volume, prompts, segmenter, attempt.progress)
+        labels, bones, missing = _bones(volume, prompts, segmenter, attempt.progress)
     counts = _voxel_counts(labels, bones)
     with watch("write"):
         output_digest = _write_mask(attempt, volume, labels, bones, segmenter.bundle.name)
@@ -189,6 +189,7 @@ def _segment(
             "volume": describe_volume(volume),
             "confidence": round(_confidence(bones, counts, prompts.everything), 4),
             "bones": [_described(volume, bone, count) for bone, count in zip(bones, counts, strict=True)],
+            **({"not found": missing} if missing else {}),
             **({} if surfaces is None else {"surfaces": surfaces}),
             "seconds": watch.seconds,
             "picture": picture,
@@ -198,12 +199,14 @@ def _segment(
 
 def _bones(
     volume: Volume, prompts: BatchPrompts, segmenter: "Segmenter", progress: Callable[[float, str], None]
-) -> tuple[NDArray[Any], list[ReportedBone]]:
+) -> tuple[NDArray[Any], list[ReportedBone], list[str]]:
+    """Labels, bones, and the names that were asked for and that the volume does not show."""
     bones = prompts.bones or group_prompts(volume, prompts.boxes, prompts.points)
     session = segmenter.open(volume)
     if prompts.everything:
-        return segment_everything(session, progress)
-    return segment_prompted(session, volume, bones, prompts.depth_attention, progress)
+        return (*segment_everything(session, progress), [])
+    found, missing = find_bones(session, bones)
+    return (*segment_prompted(session, volume, found, prompts.depth_attention, progress), missing)
 
 
 def _write_mask(

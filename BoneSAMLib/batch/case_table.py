@@ -11,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from BoneSAMLib.batch.case import MASK_ENDINGS, BatchPrompts, Case
+from BoneSAMLib.bone_phrases import understand
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.many_bones import BonePrompts
 from BoneSAMLib.prompts import Box, Point, parse_box, parse_point
@@ -123,13 +124,21 @@ def _prompts(
             bones.append(_bone(row))
         except BoneSAMError as error:
             raise BoneSAMError(f"line {line}: {error}") from error
-    if all(bone.box is None and not bone.points for bone in bones):
+    if all(bone.box is None and not bone.points and not bone.name for bone in bones):
         if len(rows) > 1:
             raise BoneSAMError(f"line {rows[1][0]}: the volume stands here again without a prompt.")
         return default or BatchPrompts(everything=True)
     for (line, _), bone in zip(rows, bones, strict=True):
-        if bone.box is None and not any(point.positive for point in bone.points):
-            raise BoneSAMError(f"line {line}: this bone has neither a box nor a point on it.")
+        by_name = bool(bone.name) and not bone.points
+        if bone.box is None and not by_name and not any(point.positive for point in bone.points):
+            raise BoneSAMError(
+                f"line {line}: this bone has neither a box nor a point on it, nor a name alone."
+            )
+        if bone.box is None and by_name:
+            try:
+                understand(bone.name)
+            except BoneSAMError as error:
+                raise BoneSAMError(f"line {line}: {error}") from error
     return BatchPrompts(bones=tuple(bones), depth_attention=depth_attention)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+import uuid
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from aiohttp import web
 from vtk.util.numpy_support import vtk_to_numpy
 
 from BoneSAMLib.errors import BoneSAMError
@@ -17,11 +19,43 @@ from BoneSAMLib.segmentation_node import readMask
 from BoneSAMLib.volume import Volume
 from BoneSAMLib.writing import SegmentInfo, write_mask
 
-__all__ = ["FORMATS", "Download", "make_download"]
+__all__ = ["FORMATS", "Download", "Downloads", "make_download"]
 
 Download = tuple[str, bytes]  # name and content
 FORMATS = ("seg.nrrd", "nii.gz", "stl")
 _SURFACE = "Closed surface"
+
+
+class Downloads:
+    """A file is made first, then fetched once. Only the last one is kept.
+
+    Args:
+        folder: for temporary files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ready: dict[str, Download] = {}
+
+    def prepare(self, ending: str, segmentation_node: Any, volume_node: Any, volume: Volume) -> str:
+        """Make a file; returns its address, below the page's. Arguments and errors as for `make_download`."""
+        download = make_download(ending, segmentation_node, volume_node, volume, self._folder)
+        ticket = uuid.uuid4().hex
+        self._ready = {ticket: download}
+        return f"download/{ticket}"
+
+    async def send(self, request: Any) -> Any:
+        """The answer to a request for it."""
+        download = self._ready.pop(request.match_info["ticket"], None)
+        if download is None:
+            raise web.HTTPNotFound
+        name, content = download
+        ascii_name = name.encode("ascii", "replace").decode().replace("?", "_")
+        return web.Response(
+            body=content,
+            content_type="application/octet-stream",
+            headers={"Content-Disposition": f'attachment; filename="{ascii_name}"'},
+        )
 
 
 def make_download(

@@ -1,47 +1,41 @@
 """One visitor's viewer: a scene, a presenter, and the page that shows them."""
 
 import asyncio
-import logging
-import shutil
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import slicer
 import slicer.util
-from aiohttp import web
 from trame_slicer.core import SlicerApp
 
 from BoneSAMLib.bone_table import bone_table
-from BoneSAMLib.browser.downloads import Download, make_download
-from BoneSAMLib.browser.found_scans import FoundScan, find_scans, read_found_scan, without_paths
+from BoneSAMLib.browser.downloads import Downloads
+from BoneSAMLib.browser.found_scans import FoundScan
+from BoneSAMLib.browser.freed_memory import FreedMemory
 from BoneSAMLib.browser.gray_windows import GrayWindow, gray_windows
+from BoneSAMLib.browser.network import PreparedNetwork
+from BoneSAMLib.browser.opening import Opening
 from BoneSAMLib.browser.page import build_page
 from BoneSAMLib.browser.page_values import page_values
+from BoneSAMLib.browser.page_word import BREATH, PageWord
 from BoneSAMLib.browser.quad_view import SLICES, QuadView, box_center
 from BoneSAMLib.browser.scan_node import add_scan
 from BoneSAMLib.browser.slice_labels import slice_values
 from BoneSAMLib.browser.solid_view import SolidView
 from BoneSAMLib.browser.touch_up import TOUCH_UP_TOOLS, TouchUp
-from BoneSAMLib.browser.upload import receive_upload
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.interfaces import SegmenterLike
 from BoneSAMLib.node_segment_store import NodeSegmentStore
 from BoneSAMLib.node_settings_store import NodeSettingsStore
 from BoneSAMLib.panel import Message, Panel, State, Tool
-from BoneSAMLib.prompts import Box
 from BoneSAMLib.scene.scene_view import SceneView
-from BoneSAMLib.session_cache import open_segmenter
-from BoneSAMLib.slice_decoder import BATCH
 from BoneSAMLib.volume import Volume
 
 __all__ = ["Viewer"]
 
-_log = logging.getLogger(__name__)
 _TOOLS = {
     "box": (Tool.BOX, False),
     "slice_box": (Tool.BOX, True),
@@ -49,8 +43,6 @@ _TOOLS = {
     "negative_point": (Tool.NEGATIVE_POINT, False),
 }
 _OPTIONS = ("live", "depth_attention", "keep_inside", "remove_small_islands", "smoothing_mm")
-# Long enough for what is known already to be drawn first.
-_BREATH = 0.05
 
 
 class Viewer:
@@ -65,16 +57,21 @@ class Viewer:
     def __init__(self, server: Any, folder: Path, upload_limit: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._server, self._state = server, server.state
-        self._folder, self._upload_limit = folder, upload_limit
-        self._hidden = [folder]  # where files lie that messages may name
-        self._network = _Network()
+        self._network = PreparedNetwork()
+        self._freed_memory = FreedMemory(self._loop)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._opening = False
-        self._offered: list[FoundScan] = []
         self._windows: dict[str, GrayWindow] = {}
         self._volume_node: Any = None
-        self._upload: Path | None = None  # that the shown scan came from
-        self._downloads: dict[str, Download] = {}
+        self._opening = Opening(
+            server.state,
+            folder,
+            upload_limit,
+            self._spawn,
+            self._show_scan,
+            self._add_segments,
+            self._show_message,
+        )
+        self._downloads = Downloads(folder)
         self._shown: Panel | None = None
 
         self._app = SlicerApp()
@@ -130,19 +127,19 @@ class Viewer:
         """The page can be opened: begin with the operator's own scan, if there is one."""
         self._network.prepare()
         if scan is not None:
-            self._hidden += [scan.parent, scan]
-            self._begin(self._open_files(scan, mask))
+            self._opening.begin(scan, (lambda: None) if mask is None else partial(self._show_mask, mask))
 
     def close(self) -> None:
         """The visitor has left."""
         for task in self._tasks:
             task.cancel()
+        self._freed_memory.close()
         self._view.close()
 
     def add_routes(self, app: Any) -> None:
         """Uploads and downloads go over HTTP: a page's connection is not made for a gigabyte."""
-        app.router.add_post("/upload", self._receive)
-        app.router.add_get("/download/{ticket}", self._send)
+        app.router.add_post("/upload", self._opening.receive)
+        app.router.add_get("/download/{ticket}", self._downloads.send)
 
     # What the page calls.
 
@@ -174,8 +171,8 @@ class Viewer:
             "reset_views": self._reset_views,
             "set_surfaces": self._set_surfaces,
             "set_volume_rendering": self._set_volume_rendering,
-            "choose_scan": self._choose_scan,
-            "download": self._prepare_download,
+            "choose_scan": self._opening.choose,
+            "download": self._download,
             "dismiss": self._dismiss,
             "tell": lambda kind, text: self._show_message(Message(kind, text)),
         }
@@ -307,56 +304,13 @@ class Viewer:
     def _set_volume_rendering(self, on: bool) -> None:
         self._soon("Drawing the scan...", lambda: self._solid.set_volume_rendering(on))
 
-    def _choose_scan(self, number: int) -> None:
-        offered, self._offered, self._state.choices = self._offered, [], []
-        if 0 <= number < len(offered):
-            self._begin(self._open_scan(offered[number]))
-
     def _dismiss(self) -> None:
         self._state.note = None
 
-    # Opening.
+    # Scans and segments that were opened.
 
-    async def _receive(self, request: Any) -> Any:
-        """An upload has begun."""
-        with self._state:
-            if self._opening:
-                return web.json_response({"error": "A scan is being opened: wait for it."}, status=409)
-            try:
-                folder = await receive_upload(request, self._folder, self._upload_limit)
-            except BoneSAMError as error:
-                self._show_message(Message("error", str(error)))
-                return web.json_response({"error": str(error)}, status=400)
-            self._hidden = [self._folder, *(one for one in self._hidden if one != folder), folder]
-            self._begin(self._open_files(folder))
-            return web.json_response({})
-
-    async def _open_files(self, source: Path, mask: Path | None = None) -> None:
-        self._state.opening = "Looking at the files..."
-        self._state.flush()
-        scans = await asyncio.to_thread(find_scans, source)
-        if source.parent == self._folder:
-            self._forget_uploads(keep=[source, self._upload])
-        if len(scans) == 1 and scans[0].path.name.lower().endswith(".seg.nrrd"):
-            self._add_segments(scans[0].path)
-        elif len(scans) > 1:
-            self._offered = scans
-            self._state.choices = [{"title": one.title, "details": one.details} for one in scans]
-        else:
-            await self._open_scan(scans[0], mask)
-
-    async def _open_scan(self, scan: FoundScan, mask: Path | None = None) -> None:
-        self._state.opening = f"Reading {scan.title}..."
-        self._state.flush()
-        volume = await asyncio.to_thread(read_found_scan, scan)
-        self._state.opening = "Preparing the views..."
-        self._state.flush()
-        await asyncio.sleep(_BREATH)
-        self._show_scan(scan, volume)
-        if mask is not None:
-            self._show_mask(mask)
-
-    def _show_scan(self, scan: FoundScan, volume: Volume) -> None:
+    def _show_scan(self, scan: FoundScan, volume: Volume) -> bool:
+        """Returns whether it is shown now: it may have been refused."""
         node = add_scan(self._scene, volume, scan.title)
         before, self._volume_node = self._volume_node, node
         self._touch_up.forget()
@@ -367,14 +321,11 @@ class Viewer:
             self._volume_node = before
             self._solid.show_scan(before, self._presenter.volume)
             self._scene.RemoveNode(node)
-            return
+            return False
         for former in (self._view.store.segmentationNode, before):
             if former is not None:
                 self._scene.RemoveNode(former)
         self._presenter.segments_changed()
-        inside = [one for one in self._folder.iterdir() if one in scan.path.parents]
-        self._upload = inside[0] if inside else None
-        self._forget_uploads(keep=[self._upload])
         self._quad.show_scan(node)
         self._solid.show_scan(node, volume)
         self._windows = gray_windows(volume)
@@ -389,6 +340,7 @@ class Viewer:
             "flat": volume.is_projection,
         }
         self._show_rest()
+        return True
 
     def _add_segments(self, path: Path) -> None:
         """A file that was downloaded earlier is sent back."""
@@ -415,42 +367,20 @@ class Viewer:
         if former is not None:
             self._scene.RemoveNode(former)
 
-    def _forget_uploads(self, keep: Sequence[Path | None]) -> None:
-        for folder in self._folder.iterdir():
-            if folder.is_dir() and folder not in keep:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    # Downloads.
-
-    async def _prepare_download(self, ending: str) -> str:
+    async def _download(self, ending: str) -> str:
         """Address of the file, below the page's; "" if there is none."""
         self._dismiss()
-        with _Word(self._state, "busy", "Preparing the file..."):
-            await asyncio.sleep(_BREATH)
+        with PageWord(self._state, "busy", "Preparing the file..."):
+            await asyncio.sleep(BREATH)
             try:
                 volume = self._presenter.volume
                 if volume is None:
                     raise BoneSAMError("There is nothing to download: open a scan and accept a bone first.")
                 node = self._view.store.segmentationNode
-                download = make_download(ending, node, self._volume_node, volume, self._folder)
+                return self._downloads.prepare(ending, node, self._volume_node, volume)
             except BoneSAMError as error:
                 self._show_message(Message("error", str(error)))
                 return ""
-        ticket = uuid.uuid4().hex
-        self._downloads = {ticket: download}
-        return f"download/{ticket}"
-
-    async def _send(self, request: Any) -> Any:
-        download = self._downloads.pop(request.match_info["ticket"], None)
-        if download is None:
-            raise web.HTTPNotFound
-        name, content = download
-        ascii_name = name.encode("ascii", "replace").decode().replace("?", "_")
-        return web.Response(
-            body=content,
-            content_type="application/octet-stream",
-            headers={"Content-Disposition": f'attachment; filename="{ascii_name}"'},
-        )
 
     # What is shown.
 
@@ -472,10 +402,11 @@ class Viewer:
                 self._quad.go_to(box_center(panel.box, self._presenter.volume))
         if panel.active_segment != before.active_segment or panel.state is not State.READY:
             self._touch_up.put_down()
-        self._loop.call_later(_BREATH, self._run, self._update_surfaces)
+        self._loop.call_later(BREATH, self._run, self._update_surfaces)
+        self._freed_memory.soon()
 
     def _show_message(self, message: Message) -> None:
-        text = without_paths(message.text, self._hidden)
+        text = self._opening.public(message.text)
         self._state.note = {"kind": message.kind, "text": text, "id": uuid.uuid4().hex}
 
     def _show_rest(self) -> None:
@@ -515,35 +446,10 @@ class Viewer:
         """Do what keeps the views from being drawn for a moment, once the page says so."""
 
         async def do() -> None:
-            with _Word(self._state, "busy", word):
-                await asyncio.sleep(_BREATH)
+            with PageWord(self._state, "busy", word):
+                await asyncio.sleep(BREATH)
                 call()
                 self._show_rest()
-
-        self._spawn(do())
-
-    def _begin(self, opening: Coroutine[Any, Any, None]) -> None:
-        if self._opening:
-            opening.close()
-            return
-        self._opening = True
-
-        async def do() -> None:
-            try:
-                await opening
-            except BoneSAMError as error:
-                self._show_message(Message("error", str(error)))
-            except Exception as error:  # beyond this nobody would see it
-                _log.exception("A scan could not be opened.")
-                detail = f"{type(error).__name__}: {error}"
-                text = (
-                    f"Something unexpected went wrong, the scan was not opened. For the developers: {detail}"
-                )
-                self._show_message(Message("error", text))
-            finally:
-                self._opening = False
-                self._state.opening = ""
-                self._state.flush()
 
         self._spawn(do())
 
@@ -551,45 +457,3 @@ class Viewer:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class _Network:
-    """Loads the bundled network before it is asked for: the first mask is then not slower than others."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "BoneSAM network")
-        self._loaded: Future[SegmenterLike] | None = None
-
-    def prepare(self) -> None:
-        """Begin loading."""
-        self._loaded = self._pool.submit(_warmed_up_segmenter)
-
-    def open(self, device: str, weights: str) -> SegmenterLike:
-        """As `open_segmenter`; on the worker thread."""
-        loaded, self._loaded = self._loaded, None
-        if loaded is not None and (device, weights) == ("auto", ""):
-            return loaded.result()
-        return open_segmenter(device, weights)
-
-
-def _warmed_up_segmenter() -> SegmenterLike:
-    """The bundled network after a first mask of nothing: that takes 1.7 s longer than the ones after it."""
-    segmenter = open_segmenter("auto", "")
-    nothing = Volume(np.zeros((2 * BATCH, 16, 16), np.float32), np.eye(4))
-    segmenter.open(nothing, (), "average").segment(box=Box.from_ijk((0, 0, 0), (15, 15, 2 * BATCH - 1)))
-    return segmenter
-
-
-class _Word:
-    """A word in the page while something takes its time."""
-
-    def __init__(self, state: Any, name: str, word: str) -> None:
-        self._state, self._name, self._word = state, name, word
-
-    def __enter__(self) -> None:
-        self._state[self._name] = self._word
-        self._state.flush()
-
-    def __exit__(self, *_: object) -> None:
-        self._state[self._name] = ""
-        self._state.flush()

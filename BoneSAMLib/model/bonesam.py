@@ -8,8 +8,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .decoder import BoneMaskDecoder
-from .depth_attention import ConvNorm3d, DepthAttention
+from .depth_attention import DepthAttention
 from .encoder import ConvNorm, ImageEncoder, double
+from .folded_unet import ConvNorm3d
 from .prompt_encoder import SpatialPromptEncoder
 
 
@@ -97,10 +98,15 @@ class BoneSAM(nn.Module):
 
     def fuse_norms(self) -> "BoneSAM":
         """Fold every batch norm into the convolution before it, for use; a bundle holds this form."""
-        self.eval()
-        for module in self.modules():
-            if isinstance(module, ConvNorm | ConvNorm3d):
-                convolution = cast(nn.Conv2d | nn.Conv3d, module[0])
-                module[0] = fuse_conv_bn_eval(convolution, cast(_BatchNorm, module[1]))
-                module[1] = nn.Identity()
+        fuse_norms(self)
         return self
+
+
+def fuse_norms(model: nn.Module) -> None:
+    """Fold every batch norm of a model into the convolution before it, in place."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, ConvNorm | ConvNorm3d):
+            convolution = cast(nn.Conv2d | nn.Conv3d, module[0])
+            module[0] = fuse_conv_bn_eval(convolution, cast(_BatchNorm, module[1]))
+            module[1] = nn.Identity()

@@ -1,8 +1,9 @@
 """Click at random in the viewer and watch it: python -m Testing.browser.random_clicks MINUTES [--bright]
 
 Every action is one that a user could do. It fails when the page or the server has an error, when an accepted
-segment is lost, or when memory grows: after a third of the time, for filling caches, the line through what
-the visitor's process holds must not rise by more than LIMIT. Writes the curve to random_clicks.csv and .png.
+segment is lost, when nothing was ever accepted, or when memory grows: in the second half, when the caches are
+full, the line through what the visitor's process holds must not rise by more than LIMIT in the whole time.
+Writes the curve to random_clicks.csv and .png.
 """
 
 import argparse
@@ -36,6 +37,7 @@ class Walk:
         self.page, self.choose = page, random.Random(seed)
         self.done = 0
         self.segments = {}  # that were accepted: name by identifier
+        self.accepted = 0  # how many there ever were
         self.removed = set()  # identifiers of those that it removed itself
         self.actions = [self.click, self.click, self.click, self.draw, self.draw, self.scroll, self.press]
         self.actions += [self.button, self.button, self.key, self.option, self.pick, self.drag, self.remove]
@@ -124,6 +126,7 @@ class Walk:
             now = {one["id"]: one["name"] for one in self.page.panel["segments"]}
             lost = set(self.segments) - set(now) - self.removed
         assert not lost, f"segments were lost: {lost}"
+        self.accepted += len(set(now) - set(self.segments))
         self.segments = now
         assert not self.page.errors, self.page.errors
         assert "unexpected" not in self.page.note, self.page.note
@@ -163,13 +166,17 @@ def main(minutes, bright, seed):
                 )
         page.press("Escape").press("c")
         page.wait_for(lambda: not page.panel["running"], "rest")
+        assert walk.accepted, "nothing was ever segmented: this run shows nothing"
         page.screenshot("random clicks")
     SCREENSHOTS.mkdir(exist_ok=True)
     with (SCREENSHOTS / "random_clicks.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("seconds", "megabytes", "actions", "segments"), *rows])
     seconds, megabytes = np.array(rows)[:, 0], np.array(rows)[:, 1]
     _draw(seconds, megabytes)
-    late = seconds >= seconds[-1] / 3
+    # On a machine with a tenth of a core to spare, the cache of 160 slices was full after 500 of 1193 s;
+    # steps and segments are bounded as well. Means of the quarters: 1168, 1505, 1626, 1638 MB. The line
+    # through the last two thirds still rises by 158 MB in the whole time, through the last half falls by 11.
+    late = seconds >= seconds[-1] / 2
     growth = 0.0
     if late.sum() > 2:
         growth = float(np.polyfit(seconds[late], megabytes[late], 1)[0] * (seconds[-1] - seconds[0]))

@@ -32,6 +32,20 @@ def test_rows_of_a_volume_are_its_bones(tmp_path):
     assert other.prompts == BatchPrompts(everything=True)
 
 
+def test_a_name_alone_is_looked_for(tmp_path):
+    good, bad, beside = cases_of(
+        tmp_path,
+        "volume,bone,box,negative_points\na.nii,both femurs and L2-L4,,\nb.nii,livver,,\n"
+        'c.nii,sacrum,,"1,2,3"\n',
+    )
+    (bone,) = good.prompts.bones
+    assert (bone.name, bone.box, bone.points) == ("both femurs and L2-L4", None, [])
+    assert bad.prompts is None
+    assert "line 3: " in bad.error
+    assert "livver" in bad.error
+    assert "nor a name alone" in beside.error
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_dialects_of_spreadsheets(tmp_path, encoding, delimiter):

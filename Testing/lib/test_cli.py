@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
+from BoneSAMLib.bone_finding import BoneNotFound, FoundBox
 from BoneSAMLib.cli import app
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.many_bones import group_prompts
@@ -34,6 +35,7 @@ class FakeAllBones:
     count: int
     confidence: dict
     slice_confidence: dict = field(default_factory=lambda: {2: 0.9, 5: 0.4})
+    names: dict = field(default_factory=dict)
 
 
 class FakeSession:
@@ -42,6 +44,10 @@ class FakeSession:
     calls: list = []  # noqa: RUF012
     opened: list = []  # noqa: RUF012
     confidences: tuple = (0.9, 0.8, 0.7, 0.6)
+    shown: dict = {  # noqa: RUF012
+        "left femur": Box.from_ijk((5, 5, 1), (14, 14, 5)),
+        "right femur": Box.from_ijk((30, 5, 1), (39, 14, 5)),
+    }
 
     def __init__(self, volume):
         self.volume = volume
@@ -59,15 +65,22 @@ class FakeSession:
             result[k, max(j - 1, 0) : j + 2, max(i - 1, 0) : i + 2] = True
         return FakeResult(result & (self.volume.array > 0), self.confidences[number])
 
-    def segment_all(self, progress=None, cancel=None):
+    def find(self, phrase):
+        names = ["left femur", "right femur"] if phrase == "both femurs" else [phrase]
+        missing = [name for name in names if name not in self.shown]
+        if missing == names:
+            raise BoneNotFound(f"This scan does not show the {phrase}.", missing)
+        return [FoundBox(name, self.shown[name], 0.9, True) for name in names if name in self.shown], missing
+
+    def segment_all(self, progress=None, cancel=None, named=False):
         progress(1.0, "done")
         labels = np.zeros(self.volume.shape, np.uint16)
         labels[2], labels[5] = 1, 2
-        return FakeAllBones(labels, 2, {1: 0.9, 2: 0.4})
+        return FakeAllBones(labels, 2, {1: 0.9, 2: 0.4}, names={2: "sacrum"} if named else {})
 
 
 class FakeSegmenter:
-    def __init__(self, device="auto", weights=None):
+    def __init__(self, device="auto", weights=None, naming=None):
         if device not in ("auto", "cpu", "cuda"):
             raise BoneSAMError(f"There is no device '{device}': use auto, cpu or cuda.")
         self.weights = weights
@@ -218,6 +231,50 @@ def test_every_bone(scan, tmp_path):
     assert "0.90" in result.stdout
     assert [line.split()[-2:] for line in result.stdout.splitlines()[1:3]] == [["2", "none"], ["5", "none"]]
     assert f"Mask:    {out}" in result.stdout
+
+
+def names_in(path):
+    image = sitk.ReadImage(str(path))
+    keys = [key for key in image.GetMetaDataKeys() if key.endswith("_Name")]
+    return [image.GetMetaData(key) for key in sorted(keys)]
+
+
+def test_every_bone_with_names(scan, tmp_path):
+    out = tmp_path / "mask.seg.nrrd"
+    assert run("segment", scan, "-o", out, "--all", "--named").exit_code == 0
+    assert names_in(out) == ["Bone 1", "sacrum"]
+    refused(run("segment", scan, "-o", out, "--named", "--box-ijk", "1,1,1,9,9,9"), "--named", "--all")
+    refused(run("segment", scan, "-o", out, "--all", "--bone", "sacrum"), "--all", "names")
+
+
+def test_bones_are_found_by_name(scan, tmp_path):
+    out = tmp_path / "mask.seg.nrrd"
+    result = run(
+        *("segment", scan, "-o", out, "--bone", "both femurs", "--bone", "sacrum"),
+        *("--box-ijk", "20,20,2,29,29,4"),
+    )
+    assert result.exit_code == 0, result.output
+    assert names_in(out) == ["Bone 1", "left femur", "right femur"]
+    labels = labels_of(out)
+    assert labels[3, 25, 25] == 1
+    assert labels[3, 10, 10] == 2
+    assert labels[3, 10, 35] == 3
+    assert result.stderr.splitlines() == ["The sacrum is not in this scan, as far as can be seen."]
+
+
+def test_no_bone_is_found_by_name(scan, tmp_path):
+    out = tmp_path / "mask.seg.nrrd"
+    result = run("segment", scan, "-o", out, "--bone", "sacrum", "--bone", "left tibia")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert "does not show the sacrum or the left tibia" in line
+    assert not out.exists()
+
+
+def test_a_misspelled_bone_is_refused_before_the_volume_is_read(tmp_path):
+    nowhere = tmp_path / "missing.nii.gz"
+    refused(run("segment", nowhere, "-o", tmp_path / "m.nii", "--bone", "livver"), "livver")
+    assert "livver" not in run("segment", nowhere, "-o", tmp_path / "m.nii", "--bone", "sacrum").stderr
 
 
 def test_overlay_and_report_are_written_and_named(scan, tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from BoneSAMLib.bone_finding import BoneNotFound, FoundBox
 from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.errors import BoneSAMError, Cancelled
 from BoneSAMLib.panel import SegmentEntry
@@ -67,6 +68,7 @@ class FakeAllBones:
     labels: np.ndarray
     count: int
     confidence: dict
+    names: dict
 
 
 class FakeSession:
@@ -75,9 +77,7 @@ class FakeSession:
     def __init__(self, segmenter, volume):
         self.segmenter, self.volume = segmenter, volume
 
-    def segment(
-        self, box=None, points=(), mask=None, depth_attention=True, progress=None, cancel=None, bone=None
-    ):
+    def segment(self, box=None, points=(), mask=None, depth_attention=True, progress=None, cancel=None):
         self.segmenter.asked.append((box, points, mask, depth_attention))
         self._work(progress, cancel)
         known = set()
@@ -91,8 +91,6 @@ class FakeSession:
             if box is not None:
                 low, high = box.to_ijk(self.volume)
                 found[tuple(slice(a, b + 1) for a, b in zip(low[::-1], high[::-1], strict=True))] = True
-            elif bone is not None:
-                found[4:6, 4:6, 4:6] = True
             else:
                 assert any(point.positive for point in points)
         for point in points:
@@ -103,13 +101,22 @@ class FakeSession:
         confidence = {n: 0.5 + n / 100 for n in slices}
         return FakeResult(found, 0.9, confidence, slices[:3], tuple(points), self.volume.through_plane_axis)
 
-    def segment_all(self, depth_attention=True, progress=None, cancel=None):
+    def find(self, phrase):
+        boxes = self.segmenter.shown
+        names = [part.strip() for part in phrase.split(" and ")]
+        missing = [name for name in names if name not in boxes]
+        if len(missing) == len(names):
+            raise BoneNotFound(f"This scan does not show the {phrase}.", missing)
+        return [FoundBox(name, boxes[name], 0.9, True) for name in names if name in boxes], missing
+
+    def segment_all(self, depth_attention=True, progress=None, cancel=None, named=False):
         self._work(progress, cancel)
         labels = np.zeros(self.volume.shape, np.uint8)
         count = self.segmenter.bones
         for number in range(1, count + 1):
             labels[:, :, 3 * number - 3 : 3 * number - 1] = number
-        return FakeAllBones(labels, count, dict.fromkeys(range(1, count + 1), 0.8))
+        names = {} if named is False else self.segmenter.names
+        return FakeAllBones(labels, count, dict.fromkeys(range(1, count + 1), 0.8), names)
 
     def _work(self, progress, cancel):
         fake = self.segmenter
@@ -135,13 +142,19 @@ class FakeBundle:
 
 
 class FakeSegmenter:
-    """Opens sessions and counts them. `stubborn`: does not look at `cancel`."""
+    """Opens sessions and counts them.
+
+    `stubborn`: does not look at `cancel`. `shown`: boxes of bones that are found by name. `names`: what the
+    numbers of all bones are called.
+    """
 
     def __init__(self):
         self.bundle = FakeBundle("one", {})
         self.delay, self.stubborn, self.error, self.bones = 0.0, False, None, 3
         self.asked, self.opened, self.loads = [], [], []
         self.others, self.fusions = [], []  # of each opened volume
+        self.shown = {"femur": BONE, "left femur": BONE, "right femur": OTHER_BONE}
+        self.names = {}
         self.started = threading.Event()
 
     def load(self, device, weights):

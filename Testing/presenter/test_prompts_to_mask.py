@@ -362,24 +362,6 @@ def test_a_failing_job_gives_one_message_and_leaves_the_state(desk, error, word)
     assert len(desk.view.messages) == 1
 
 
-def test_text_answers_that_these_weights_know_none(desk):
-    before = desk.panel
-    desk.presenter.segment_text("left femur")
-    desk.run()
-    assert len(desk.view.messages) == 1
-    assert "not available in these weights" in desk.view.texts[0]
-    assert desk.panel == before
-
-
-def test_text_with_weights_that_know_it(desk):
-    desk.segmenter.bundle.manifest["prompts"] = ["text"]
-    desk.presenter.segment_text(" left femur ")
-    desk.run()
-    desk.presenter.accept()
-    assert [entry.name for entry in desk.panel.segments] == ["left femur"]
-    assert desk.view.messages == []
-
-
 def test_an_empty_mask_is_said_and_cannot_be_accepted(desk):
     desk.presenter.add_point(inside(4, 4, 4))
     desk.presenter.add_point(beside(4.0, 4.0, 4.1))

@@ -6,6 +6,7 @@ from BoneSAMLib.prompts import Box, Point
 from BoneSAMLib.session import Session
 from BoneSAMLib.volume import Volume
 from Testing.lib.fake_engine import FakeEngine
+from Testing.lib.hand_built_naming import HandBuiltNaming
 from Testing.presenter.fakes import Desk, FakeBundle, FakeSource
 
 SHAPE = (20, 40, 40)
@@ -24,7 +25,7 @@ class BrightSegmenter:
     bundle = FakeBundle("bright", {})
 
     def open(self, volume, others=(), fusion="average"):
-        return Session(volume, FakeEngine(), others, fusion)
+        return Session(volume, FakeEngine(), others, fusion, HandBuiltNaming())
 
 
 def test_the_presenter_gives_what_the_session_gives():

@@ -21,6 +21,7 @@ from BoneSAMLib.segmentation_node import readMask
 from BoneSAMLib.session import Session
 from BoneSAMLib.settings import Settings
 from Testing.lib.fake_engine import FakeEngine
+from Testing.lib.hand_built_naming import HandBuiltNaming
 from Testing.presenter.fakes import FakeBundle, FakeSegmenter, FakeView, ManualRunner
 from Testing.slicer.scenes import (
     GEOMETRIES,
@@ -156,7 +157,7 @@ class BrightSegmenter:
 
     def open(self, volume, others=(), fusion="average"):
         self.engines.append(FakeEngine())
-        return Session(volume, self.engines[-1], others, fusion)
+        return Session(volume, self.engines[-1], others, fusion, HandBuiltNaming())
 
 
 def add_bright_block(scene, geometry, parent):

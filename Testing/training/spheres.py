@@ -42,7 +42,8 @@ def anatomy():
     labels, depth = labels_and_depth()
     targets = [target(LARGE), target(SMALL)]
     return Subject(
-        "spheres", "made up", "train", "labels", "any", np.ones(3), False, THIN, dict(TISSUES), targets,
+        "spheres", "made up", "train", "labels", "any", np.ones(3), False, THIN, dict(TISSUES), dict(TISSUES),
+        targets,
         labels=labels, depth=depth,
     )  # fmt: skip
 
@@ -56,7 +57,7 @@ def partial_scan():
     targets = [Target(1, "large", low, high, True)]
     return Subject(
         "partial", "made up", "train", "image", "MR", np.array([1.0, 1.0, 3.0]), True,
-        Slicing(2, True, "RAS"), {1: "bone"}, targets, image=image, labels=only,
+        Slicing(2, True, "RAS"), {1: "bone"}, {1: "large"}, targets, image=image, labels=only,
     )  # fmt: skip
 
 

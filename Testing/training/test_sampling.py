@@ -6,6 +6,7 @@ from scipy.spatial import ConvexHull
 
 from BoneSAMLib.model.prompt_encoder import INPUT_SIZE
 from Testing.training.spheres import FAT, LARGE, THIN, anatomy, partial_scan
+from training.lookup import brightness_at
 from training.sampling import ALL_BONES, ANYTHING, CUBE_SIZE, OBJECT, UNKNOWN, Mixture, Sampler, draw_sample
 from training.store import Subject, Target
 
@@ -205,6 +206,7 @@ def test_unlabelled_scans_give_regions_of_similar_brightness():
         False,
         scan.slicing,
         {},
+        {},
         [],
         image=scan.image,
     )
@@ -223,7 +225,7 @@ def plate():
     depth = np.where(labels == LARGE, 4, 0).astype(np.uint8)
     tissues = {FAT: "fat", LARGE: "bone"}
     return Subject(
-        "plate", "made up", "train", "labels", "any", np.full(3, 3.0), False, THIN, tissues, targets,
+        "plate", "made up", "train", "labels", "any", np.full(3, 3.0), False, THIN, tissues, {}, targets,
         labels=labels, depth=depth,
     )  # fmt: skip
 
@@ -256,8 +258,7 @@ def test_samples_wider_than_voxels_average_them():
     scan = partial_scan()
     _, j, i = np.indices(scan.image.shape)
     scan.image = (200 * ((i + j) % 2)).astype(np.uint8)  # gray from afar
-    sampler = Sampler(scan, Mixture(), SIZE, True, np.random.default_rng(0))
     voxels = np.random.default_rng(1).uniform(5, 55, (500, 3)).astype(np.float32)
-    assert sampler._interpolate(voxels, 0.9, across=2).std() > 0.1
-    far = sampler._interpolate(voxels, 2.0, across=2)
+    assert brightness_at(scan, voxels, 0.9, across=2).std() > 0.1
+    far = brightness_at(scan, voxels, 2.0, across=2)
     assert np.abs(far - 100 / 255).max() < 0.01

@@ -1,0 +1,135 @@
+"""From what the naming network answers to bones with names: their cells, numbers, sides, and how sure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from BoneSAMLib.bone_kinds import KINDS, PAIRED, ROWS, BonePlace, name_of
+from BoneSAMLib.bone_scan import Array, ScanGrid
+
+Cells = NDArray[np.bool_]  # [w, v, u]
+NUMBER, LEFT = 1 + len(KINDS), 2 + len(KINDS)
+SMALLEST_MM3 = 300.0
+SMALLEST_CELLS = 4
+SMALLEST_SHARE = 0.1  # of the largest part of a bone: a smaller part is something else
+ONE_SIDED = 0.8  # of a part's cells on one side: the few others are mistaken
+LEAST_SURE_SIDE = 0.65
+# Numbers of a row should lie near whole ones. Where their common remainder is larger than this, or a number
+# scatters by more, the next one up or down is about as likely.
+LARGEST_REMAINDER, LARGEST_SCATTER = 0.35, 0.75
+
+
+@dataclass(frozen=True)
+class FoundBone:
+    """A bone that the naming network saw.
+
+    Attributes:
+        place: which one.
+        probability: mean over its cells of the kind's probability.
+        sure: False where its number or side may be that of a neighbor.
+        cells: the grid cells (w, v, u) [n, 3] that it covers.
+        grid: their grid.
+    """
+
+    place: BonePlace
+    probability: float
+    sure: bool
+    cells: NDArray[np.int64]
+    grid: ScanGrid
+
+    @property
+    def name(self) -> str:
+        """Such as "left femur"; its kind alone where its number or side is unsure."""
+        return name_of(self.place, self.sure)
+
+    @property
+    def volume_mm3(self) -> float:
+        """As much as its cells hold."""
+        return float(len(self.cells) * self.grid.spacing**3)
+
+
+def found_bones(outputs: Array, grid: ScanGrid) -> list[FoundBone]:
+    """The bones in the network's answer [28, w, v, u], in the order of KINDS and then of their numbers."""
+    logits = outputs[:NUMBER]
+    kinds = logits.argmax(0)
+    likely = logits - logits.max(0)
+    probability = 1 / np.exp(likely).sum(0)
+    number, left = outputs[NUMBER] * 10, 1 / (1 + np.exp(-np.clip(outputs[LEFT], -30, 30)))
+    smallest = max(SMALLEST_CELLS, SMALLEST_MM3 / grid.spacing**3)
+    bones = []
+    for value in np.flatnonzero(np.bincount(kinds.ravel(), minlength=NUMBER))[1:].tolist():
+        kind = KINDS[value - 1]
+        for side, sure_side, cells in _by_side(kinds == value, left, kind in PAIRED, smallest):
+            for row_number, sure_number, part in _by_number(cells, number, ROWS.get(kind, 0), smallest):
+                place = BonePlace(kind, row_number, side)
+                sure = sure_side and sure_number
+                bones.append(FoundBone(place, float(probability[part].mean()), sure, np.argwhere(part), grid))
+    return bones
+
+
+def _by_side(
+    cells: Cells, left: Array, paired: bool, smallest: float
+) -> Iterator[tuple[str | None, bool, Cells]]:
+    """Side, whether it is sure, and cells; parts of one bone that the scan shows apart stay together."""
+    parts, count = ndimage.label(cells, np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    large = sizes >= smallest
+    large[0] = False
+    cells = np.asarray(large[parts])
+    is_left = np.zeros(cells.shape, bool)
+    for part in np.flatnonzero(large):
+        inside = parts == part
+        share = float((left[inside] > 0.5).mean())
+        if share >= ONE_SIDED or share <= 1 - ONE_SIDED:
+            is_left |= inside & (share > 0.5)
+        else:
+            is_left |= inside & (left > 0.5)  # hip bones that touch at the symphysis
+    if not paired:
+        if cells.any():
+            # All of them: beside a spine in one piece, an atlas that stands apart is small.
+            yield None, True, cells
+        return
+    for side, own in (("right", cells & ~is_left), ("left", cells & is_left)):
+        if own.sum() >= smallest:
+            certainty = float(np.abs(left[own] - 0.5).mean()) + 0.5
+            yield side, certainty >= LEAST_SURE_SIDE, own
+
+
+def _by_number(cells: Cells, number: Array, last: int, smallest: float) -> Iterator[tuple[int, bool, Cells]]:
+    """Number in the row up to `last`, whether it is sure, and cells; 0 and all cells without a row."""
+    if not last:
+        yield 0, True, _main_parts(cells)
+        return
+    values = number[cells]
+    # The mean remainder on a circle: all numbers of a row are too high or too low together.
+    turn = np.exp(2j * np.pi * values).mean()
+    remainder = float(np.angle(turn) / (2 * np.pi))
+    rounded = np.clip(np.rint(number - remainder), 1, last) * cells
+    row = []
+    for value in np.unique(rounded[cells]).astype(int).tolist():
+        own = _largest(rounded == value)
+        if own.sum() >= smallest:
+            scatter = float(np.abs(number[own] - value).mean())
+            row.append((value, scatter, own))
+    for value, scatter, own in row:
+        yield value, abs(remainder) <= LARGEST_REMAINDER and scatter <= LARGEST_SCATTER, own
+
+
+def _main_parts(cells: Cells) -> Cells:
+    parts, count = ndimage.label(cells, np.ones((3, 3, 3)))
+    if count <= 1:
+        return cells
+    sizes = np.bincount(parts.ravel())
+    kept = sizes >= SMALLEST_SHARE * sizes[1:].max()
+    kept[0] = False
+    return np.asarray(kept[parts])
+
+
+def _largest(cells: Cells) -> Cells:
+    parts, _ = ndimage.label(cells, np.ones((3, 3, 3)))
+    sizes: NDArray[Any] = np.bincount(parts.ravel())
+    return np.asarray(parts == 1 + int(sizes[1:].argmax()))

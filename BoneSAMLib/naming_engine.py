@@ -1,0 +1,73 @@
+"""The naming network by ONNX Runtime: its own small bundle, which goes with any weights."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from BoneSAMLib.bone_map import NUMBER
+from BoneSAMLib.bone_scan import Array, ScanGrid, scan_on, spacing_channel
+from BoneSAMLib.bundle import open_bundle
+from BoneSAMLib.engine import load_graph
+from BoneSAMLib.volume import Volume
+
+NAMING_WEIGHTS = Path(__file__).resolve().parents[1] / "Resources" / "naming"
+GRAPH = "naming"
+# A grid with more is seen in blocks along its length, so that a whole body takes no more memory than a trunk.
+MOST_CELLS = 1_500_000
+OVERLAP = 32
+
+
+def open_naming(
+    weights: str | Path | None, device: str = "auto", threads: int | None = None
+) -> "NamingEngine | None":
+    """The naming network of a folder; None opens the bundled one, and gives None where there is none.
+
+    Raises:
+        BoneSAMError: as `NamingEngine`.
+    """
+    if weights is None and not NAMING_WEIGHTS.exists():
+        return None
+    return NamingEngine(device, threads, NAMING_WEIGHTS if weights is None else Path(weights))
+
+
+class NamingEngine:
+    """Answers what `model.naming.NamingNetwork` does; the graph is loaded at its first use.
+
+    Raises:
+        BoneSAMError: as `open_bundle`.
+    """
+
+    def __init__(
+        self, device: str = "auto", threads: int | None = None, weights: Path = NAMING_WEIGHTS
+    ) -> None:
+        self.bundle = open_bundle(weights, (GRAPH,))
+        self._device, self._threads = device, threads
+
+    def answer(self, volume: Volume, grid: ScanGrid) -> Array:
+        """The network's outputs [28, w, v, u] for a volume on a grid."""
+        scan = scan_on(volume, grid)
+        inputs = np.stack([scan, np.full_like(scan, spacing_channel(grid.spacing))])[None]
+        length = scan.shape[0]
+        block = max(3 * OVERLAP, MOST_CELLS // (scan[0].size) // 16 * 16)
+        if length <= block:
+            return self._run(inputs)
+        outputs = np.empty((NUMBER + 2, *scan.shape), np.float32)
+        begin = 0
+        while True:
+            begin = min(begin, length - block)
+            answer = self._run(inputs[:, :, begin : begin + block])
+            kept = 0 if begin == 0 else OVERLAP // 2
+            outputs[:, begin + kept : begin + block] = answer[:, kept:]
+            if begin + block >= length:
+                return outputs
+            begin += block - OVERLAP
+
+    def _run(self, inputs: Array) -> Array:
+        outputs: Array = self._network.run(None, {"scan": np.ascontiguousarray(inputs)})[0][0]
+        return outputs
+
+    @cached_property
+    def _network(self) -> Any:
+        return load_graph(self.bundle.graph(GRAPH), self._device, self._threads)[0]

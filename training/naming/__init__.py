@@ -1,0 +1,1 @@
+"""The network that finds bones by name: its samples, training and evaluation."""

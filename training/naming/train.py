@@ -1,0 +1,259 @@
+"""Train the naming network: `python -m training.naming.train STORE OUT --minutes 40`.
+
+Kinds are learned by cross-entropy over voxels whose bone is known; where only some bones of a scan are
+annotated, the others are asked only not to be of an annotated kind (marginal loss, Shi et al. 2021). Numbers
+and sides are learned where there is bone.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, IterableDataset
+
+from BoneSAMLib.errors import BoneSAMError
+from BoneSAMLib.model.folded_unet import corner_of
+from BoneSAMLib.model.naming import LEFT, NUMBER, NamingNetwork
+from training.checkpoint import finish_saving, read_state, save_checkpoint
+from training.naming.cubes import NO_SIDE, UNKNOWN, draw_cube, nameable, places_of
+from training.store import Subject, load_subjects
+
+BATCH = 8
+BACKGROUND_WEIGHT = 0.1
+EMA = 0.998
+LOG_STEPS = 50
+# Of the parts of the loss. With whole shares the gradient of numbers is ten times that of kinds: eight cubes
+# were not even learned by heart in 60 steps.
+SHARES = {"number": 0.1, "side": 0.3}
+ECHOES = 2  # steps with each batch: drawing cubes takes as long as learning from them
+
+
+class Cubes(IterableDataset[dict[str, Tensor]]):
+    """Endless batches; the one for a step depends on the seed and that step only."""
+
+    def __init__(self, store: Path, synthetic: float, held_out: Sequence[str] = (), first: int = 0) -> None:
+        self.store, self.synthetic, self.held_out, self.first = store, synthetic, held_out, first
+
+    def __iter__(self) -> Any:
+        info = torch.utils.data.get_worker_info()
+        torch.set_num_threads(1)
+        if info:
+            os.nice(10)
+        subjects = usable_subjects(self.store, "train", self.held_out)
+        places = {subject.id: places_of(subject) for own in subjects.values() for subject in own}
+        step, start = (info.num_workers, info.id) if info else (1, 0)
+        number = self.first + start
+        while True:
+            rng = np.random.default_rng([number, 7])
+            cubes = [draw_cube(subjects, places, self.synthetic, rng) for _ in range(BATCH)]
+            yield {key: torch.from_numpy(np.stack([cube[key] for cube in cubes])) for key in cubes[0]}
+            number += step
+
+
+def usable_subjects(store: Path, split: str, held_out: Sequence[str] = ()) -> dict[str, list[Subject]]:
+    """Volumes of a split with bones that the network has names for, by source; without those `held_out`.
+
+    Raises:
+        BoneSAMError: there are none.
+    """
+    found: dict[str, list[Subject]] = {}
+    for subject in load_subjects(store, split):
+        flat = 1 in subject.size
+        if subject.id in held_out or subject.labels is None or flat:
+            continue
+        if nameable(subject, places_of(subject)):
+            found.setdefault(subject.source, []).append(subject)
+    if not found:
+        raise BoneSAMError(f"The store '{store}' has no volume with named bones for '{split}'.")
+    return found
+
+
+def losses(outputs: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """Loss of a batch [N, 28, D, H, W], and its parts."""
+    kind = batch["kind"].long()
+    known = kind != UNKNOWN
+    logits = outputs[:, :NUMBER].float()
+    log_probability = functional.log_softmax(logits, 1)
+    weight = torch.full((NUMBER,), 1.0)
+    weight[0] = BACKGROUND_WEIGHT
+    named = functional.nll_loss(log_probability, kind, weight, ignore_index=UNKNOWN)
+    parts = {"kind": named, "dice": _dice_loss(log_probability, kind, known)}
+    complete = batch["complete"].clone()
+    complete[:, 0] = False
+    if (~known).any() and complete.any():
+        allowed = log_probability.masked_fill(complete[:, :, None, None, None], -torch.inf).logsumexp(1)
+        parts["excluded"] = -allowed[~known].mean()
+    number = batch["number"].float() / 10
+    numbered = number > 0
+    if numbered.any():
+        parts["number"] = functional.l1_loss(outputs[:, NUMBER].float()[numbered], number[numbered])
+    sided = batch["side"] != NO_SIDE
+    if sided.any():
+        parts["side"] = functional.binary_cross_entropy_with_logits(
+            outputs[:, LEFT].float()[sided], batch["side"][sided].float()
+        )
+    facts = {key: float(value.detach()) for key, value in parts.items()}
+    with torch.no_grad():
+        bone = known & (kind > 0)
+        guess = logits.argmax(1)
+        facts["right"] = float((guess == kind)[bone].float().mean())
+        facts["found"] = float((guess > 0)[bone].float().mean())
+        if sided.any():
+            facts["side_right"] = float(
+                ((outputs[:, LEFT] > 0) == (batch["side"] == 1))[sided].float().mean()
+            )
+    total = sum((SHARES.get(key, 1.0) * part for key, part in parts.items()), torch.zeros(()))
+    return total, facts
+
+
+def _dice_loss(log_probability: Tensor, kind: Tensor, known: Tensor) -> Tensor:
+    """1 minus the mean Dice of the kinds of bone that the batch shows, over known voxels."""
+    probability = log_probability.exp() * known[:, None]
+    expected = probability.sum((0, 2, 3, 4))
+    truth = functional.one_hot(kind.clamp(max=NUMBER - 1)[known], NUMBER).sum(0)
+    inside = probability.gather(1, kind.clamp(max=NUMBER - 1)[:, None])[:, 0][known]
+    overlap = torch.zeros(NUMBER).index_add(0, kind[known], inside)
+    shown = truth > 0
+    shown[0] = False
+    if not shown.any():
+        return torch.zeros(())
+    return 1 - (2 * overlap[shown] / (expected[shown] + truth[shown])).mean()
+
+
+def train(
+    store: Path,
+    out: Path,
+    minutes: float,
+    rate: float,
+    synthetic: float,
+    workers: int,
+    held_out: Sequence[str] = (),
+    start: Path | None = None,
+) -> None:
+    """Train for `minutes`, or go on with the run in `out`.
+
+    Raises:
+        BoneSAMError: the store has nothing to learn from, or a checkpoint cannot be read or written.
+    """
+    torch.manual_seed(0)
+    model = NamingNetwork()
+    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if start is not None:
+        parts = load_file(start)
+        prefix = "depth_attention."
+        model.start_from({name[len(prefix) :]: t for name, t in parts.items() if name.startswith(prefix)})
+    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA), use_buffers=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.02)
+    out.mkdir(parents=True, exist_ok=True)
+    finish_saving(out)
+    step, elapsed = 0, 0.0
+    state = read_state(out)
+    if state is not None:
+        step, elapsed = state["step"], state["elapsed"]
+        model.load_state_dict(load_file(out / "model.safetensors"))
+        mean.module.load_state_dict(load_file(out / "ema.safetensors"))
+        mean.n_averaged += 1
+        moments = torch.load(out / "optimizer.pt", map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(moments)
+    usable_subjects(store, "train", held_out)
+    data = Cubes(store, synthetic, held_out, step // ECHOES)
+    loader = DataLoader(data, None, num_workers=workers, prefetch_factor=3 if workers else None)
+    rows: list[dict[str, float]] = []
+    last, saved = time.monotonic(), time.monotonic()
+    for batch in (each for drawn in loader for each in _echoes(drawn)):
+        share = min(elapsed / minutes, 1.0)
+        now = rate * min(1.0, (step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * share)))
+        for group in optimizer.param_groups:
+            group["lr"] = float(now)
+        model.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            cubes = batch["cube"].float().contiguous(memory_format=torch.channels_last_3d)
+            corner = int(np.random.default_rng([step, 13]).integers(8))
+            outputs = model.at_corner(cubes, corner)
+        here = {key: corner_of(batch[key], corner) for key in ("kind", "number", "side")}
+        loss, facts = losses(outputs, here | {"complete": batch["complete"]})
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 3.0)
+        optimizer.step()
+        mean.update_parameters(model)
+        step += 1
+        moment = time.monotonic()
+        elapsed, last = elapsed + (moment - last) / 60, moment
+        rows.append(facts)
+        over = elapsed >= minutes
+        if step % LOG_STEPS == 0 or over:
+            _log(out, step, elapsed, rows)
+            rows = []
+        if moment - saved > 60 or over:
+            writers = {
+                "model.safetensors": lambda path: save_file(_plain(model), path),
+                "ema.safetensors": lambda path: save_file(_plain(mean.module), path),
+                "optimizer.pt": lambda path: torch.save(optimizer.state_dict(), path),
+            }
+            save_checkpoint(out, writers, {"step": step, "elapsed": elapsed})
+            saved = moment
+        if over:
+            return
+
+
+def _echoes(batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """A batch, then its mirror images."""
+    yield batch
+    for _ in range(1, ECHOES):
+        batch = batch | {key: batch[key].flip(-1) for key in ("cube", "kind", "number", "side")}
+        batch["side"] = torch.where(batch["side"] == NO_SIDE, batch["side"], 1 - batch["side"])
+        yield batch
+
+
+def _plain(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _log(out: Path, step: int, elapsed: float, rows: list[dict[str, float]]) -> None:
+    row = {"step": step, "minutes": round(elapsed, 2)}
+    for key in sorted({key for one in rows for key in one}):
+        row[key] = round(float(np.nanmean([one.get(key, np.nan) for one in rows])), 4)
+    print(json.dumps(row), flush=True)
+    with (out / "log.jsonl").open("a") as log:
+        log.write(json.dumps(row) + "\n")
+
+
+def main(
+    store: Annotated[Path, typer.Argument(help="Training store; anatomy and scans with named bones.")],
+    out: Annotated[Path, typer.Argument(help="Folder for checkpoints and log; a run there is resumed.")],
+    minutes: Annotated[
+        float, typer.Option(min=0.01, help="How long, with earlier runs in the folder.")
+    ] = 40.0,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 6e-3,
+    synthetic: Annotated[float, typer.Option(help="Share of cubes that are anatomy, not scans.")] = 0.7,
+    workers: Annotated[int, typer.Option(help="Processes that draw cubes.")] = 2,
+    start: Annotated[
+        Path | None, typer.Option(help="model.safetensors of a BoneSAM-T: begin with its depth attention.")
+    ] = None,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(help="A subject to keep for training.naming.evaluate; repeatable."),
+    ] = None,
+) -> None:
+    """Train the naming network, or go on training it."""
+    try:
+        train(store, out, minutes, rate, synthetic, workers, held_out or (), start)
+    except BoneSAMError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    typer.run(main)
