@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import slicer
 
+from BoneSAMLib.bone_finding import asked_places
+from BoneSAMLib.bone_kinds import name_of
+from BoneSAMLib.bone_phrases import understand
 from BoneSAMLib.companion import check_same_space
 from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.errors import BoneSAMError, Cancelled
@@ -128,6 +131,11 @@ def segment(
             "There is nothing that says which bone is meant: give roiNode, a box around the bone, or "
             "positivePoints on it. For every bone, use segmentAll."
         )
+    if not step.can_be_segmented:
+        places = asked_places(understand(bone or "").targets)
+        if len(places) > 1:
+            names = ", ".join(name_of(place) for place in places)
+            raise BoneSAMError(f"'{bone}' means several bones: segment each by itself ({names}).")
     settings = Settings(
         device=device,
         weights=str(weights),
@@ -141,9 +149,6 @@ def segment(
     request = MaskRequest(key, volume, settings, step, others)
     ask = request.segment if step.can_be_segmented else partial(request.segment_text, bone or "")
     outcome = _answer(ask, cache, progress)
-    if len(outcome.bones) > 1:
-        names = ", ".join(found.name for found in outcome.bones)
-        raise BoneSAMError(f"'{bone}' means several bones: segment each by itself ({names}).")
     if outcome.mask.is_empty:
         raise BoneSAMError(
             f"No bone was found in '{volumeNode.GetName()}' there: draw the box closer around the bone, or "

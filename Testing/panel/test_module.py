@@ -119,17 +119,18 @@ def test_all_bones_become_segments(desk):
     assert desk.names() == ["Bone 1", "Bone 2", "Bone 3"]
 
 
-def test_text_says_when_the_weights_do_not_understand_it(desk):
+def test_a_bone_is_found_by_its_name_or_said_to_be_elsewhere(desk):
     desk.open()
-    desk.ui.textEdit.setText("left femur")
+    desk.ui.textEdit.setText("left patella")
     desk.press("textButton")
     desk.answer()
-    assert "Text is not available in these weights" in desk.message
+    assert "does not show the left patella" in desk.message
     assert desk.panel.state is State.READY
-    desk.segmenter.bundle.manifest["prompts"] = ["text"]
+    desk.ui.textEdit.setText("left femur")
     pythonqt.unwrap(desk.ui.textEdit).returnPressed.emit()
     assert desk.message is None
     desk.answer()
+    assert desk.panel.box is not None  # as if it had been drawn
     desk.press("acceptButton")
     assert desk.names() == ["left femur"]
 
