@@ -488,7 +488,10 @@ BAD = {
     "device": (lambda s, v: {"device": "abacus"}, "Unknown device 'abacus'"),
     "weights": (lambda s, v: {"weights": "missing"}, "no weights in 'missing'"),
     "smoothing": (lambda s, v: {"smoothingMm": 50.0}, "Smoothing of 50"),
-    "bone elsewhere": (lambda s, v: {"roiNode": None, "bone": "left patella"}, "does not show the left patella"),
+    "bone elsewhere": (
+        lambda s, v: {"roiNode": None, "bone": "left patella"},
+        "does not show the left patella",
+    ),
     "several bones": (lambda s, v: {"roiNode": None, "bone": "both femurs"}, r"left femur, right femur"),
     "no bone": (lambda s, v: {"roiNode": None, "bone": "qqqq"}, "No bone is called"),
 }
