@@ -94,14 +94,16 @@ def segment(
     ] = None,
     bone: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help='Find bones by name: "left femur", "both hip bones"; repeatable.'),
+        typer.Option(metavar="TEXT", help='Find bones by name, as "left femur"; repeatable. Needs --naming.'),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Every bone, without prompts: one label per connected bone.")
     ] = False,
     named: Annotated[
         bool,
-        typer.Option("--named", help="With --all: call bones by their names, and part those that touch."),
+        typer.Option(
+            "--named", help="With --all: call bones by name, and part those that touch. Needs --naming."
+        ),
     ] = False,
     name: Annotated[
         list[str] | None,
@@ -133,7 +135,7 @@ def segment(
     ] = None,
     naming: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Network that finds bones by name, for --bone and --named."),
+        typer.Option(metavar="FOLDER", help="A network that finds bones by name; none is bundled yet."),
     ] = None,
     two_d_only: Annotated[
         bool, typer.Option("--2d-only", help="Look at each slice alone: no depth attention.")

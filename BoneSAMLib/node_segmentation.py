@@ -96,7 +96,7 @@ def segment(
         negativePoints: beside it, likewise.
         bone: what it is called, such as "left femur": name of the segment, which also gets the SNOMED CT
             codes for it, and a new segment its color. Without box and points, in CT and MR, the bone is found
-            by this name.
+            by this name, where BoneSAM has a naming network; none is bundled yet.
         segmentationNode: None for a new one, under the transform of the volume.
         segmentId: the segment to be replaced. Given points and no box, they correct it; with `cache`, points
             of the calls that made it still hold, as long as nobody else changed it. None for a new one.
@@ -225,8 +225,8 @@ def segmentAll(
 ) -> list[SegmentedBone]:
     """Segment every bone without a prompt, each into a new segment.
 
-    In CT and MR they have their names where these are recognized; the others are "Bone 1", "Bone 2", ..., and
-    among them bones that touch may end up in one segment. Arguments as for `segment`.
+    With a naming network, bones of CT and MR have their names where these are recognized; the others are
+    "Bone 1", "Bone 2", ..., and bones that touch may end up in one segment. Arguments as for `segment`.
 
     Raises:
         BoneSAMError: as `segment`.

@@ -175,7 +175,8 @@ def test_killed_worker(site, how):
     stdout, stderr = run.communicate(timeout=180)
     assert run.returncode == 0, stderr
     assert victim != other
-    assert f"{len(NAMES)} of {len(NAMES)} volumes have a mask." in stdout
+    # A volume that the victim had finished is given out again with Dask, and counted as being from before.
+    assert f"{len(NAMES)} of {len(NAMES)} volumes have a mask" in stdout
     site.check(before)
 
 

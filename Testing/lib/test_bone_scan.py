@@ -161,6 +161,6 @@ def test_a_part_of_the_volume_is_seen_as_in_the_whole():
 
 
 def test_the_network_is_told_the_spacing():
-    assert spacing_channel(1.0) == 0
-    assert spacing_channel(4.0) == pytest.approx(0.5)
+    assert spacing_channel(4.0) == 0
+    assert spacing_channel(1.0) == pytest.approx(-0.125)
     assert spacing_channel(2.0).dtype == np.float32
