@@ -100,5 +100,5 @@ def scan_on(volume: Volume, grid: ScanGrid) -> Array:
 
 def spacing_channel(spacing: float) -> np.float32:
     """How the network is told the size of a cell: a hand and a leg look alike."""
-    # As large as intensities, it drowned them: sides of eight cubes were 73 % right after 60 steps, without it 99 %.
+    # Small: as large as intensities it drowned them (sides of eight cubes: 73 % right, 99 % without it).
     return np.float32((np.log2(spacing) - 2) / 16)
