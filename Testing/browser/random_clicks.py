@@ -1,8 +1,8 @@
 """Click at random in the viewer and watch it: python -m Testing.browser.random_clicks MINUTES [--bright]
 
 Every action is one that a user could do. It fails when the page or the server has an error, when an accepted
-segment is lost, when nothing was ever accepted, or when memory grows: in the second half, when the caches are
-full, the line through what the visitor's process holds must not rise by more than LIMIT in the whole time.
+segment is lost, when nothing was ever accepted, or when memory grows: after a third of the time, for filling
+caches, the line through what the visitor's process holds must not rise by more than LIMIT in the whole time.
 Writes the curve to random_clicks.csv and .png.
 """
 
@@ -173,10 +173,7 @@ def main(minutes, bright, seed):
         csv.writer(file).writerows([("seconds", "megabytes", "actions", "segments"), *rows])
     seconds, megabytes = np.array(rows)[:, 0], np.array(rows)[:, 1]
     _draw(seconds, megabytes)
-    # On a machine with a tenth of a core to spare, the cache of 160 slices was full after 500 of 1193 s;
-    # steps and segments are bounded as well. Means of the quarters: 1168, 1505, 1626, 1638 MB. The line
-    # through the last two thirds still rises by 158 MB in the whole time, through the last half falls by 11.
-    late = seconds >= seconds[-1] / 2
+    late = seconds >= seconds[-1] / 3
     growth = 0.0
     if late.sum() > 2:
         growth = float(np.polyfit(seconds[late], megabytes[late], 1)[0] * (seconds[-1] - seconds[0]))
