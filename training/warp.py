@@ -123,17 +123,25 @@ def random_frame(
         tilt = rng.uniform(-np.pi, np.pi) if rng.random() < 0.15 else rng.normal(0, np.radians(15))
         axes = axes @ rotation(rng.normal(size=3), tilt)
     scale = np.exp(rng.normal(0, 0.1, 3))
-    count = int(rng.integers(1, 4)) if rng.random() < 0.5 else 0
-    lengths = size_mm * rng.uniform(0.5, 2.0, count)
+    amplitudes, waves = random_waves(0.5, 0.5 * size_mm, 2.0 * size_mm, rng)
+    if slicing.thick:
+        scale[2] = 1.0
+        waves[:, 2], amplitudes[:, 2] = 0.0, 0.0
+    return Frame(axes, spacing, scale, amplitudes, waves, rng.uniform(0, 2 * np.pi, len(waves)))
+
+
+def random_waves(
+    share: float, shortest_mm: float, longest_mm: float, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Amplitudes and waves of a frame's warp: one to three in a `share` of the frames, else none."""
+    count = int(rng.integers(1, 4)) if rng.random() < share else 0
+    lengths = rng.uniform(shortest_mm, longest_mm, count)
     directions = rng.normal(size=(count, 3))
     directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-6)
     waves = directions * (2 * np.pi / np.maximum(lengths, 1e-3))[:, None]
     # A displacement above 1/4 of the wave's period over 2 pi would fold space.
     amplitudes = rng.normal(size=(count, 3)) * (lengths * rng.uniform(0.0, 0.03, count))[:, None]
-    if slicing.thick:
-        scale[2] = 1.0
-        waves[:, 2], amplitudes[:, 2] = 0.0, 0.0
-    return Frame(axes, spacing, scale, amplitudes, waves, rng.uniform(0, 2 * np.pi, count))
+    return amplitudes, waves
 
 
 def rotation(axis: list[int] | NDArray[np.float64], angle: float) -> NDArray[np.float64]:

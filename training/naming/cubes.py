@@ -16,7 +16,7 @@ from training.store import Subject, Target
 from training.synthesis.contrast import random_contrast, render
 from training.synthesis.scanner import degrade
 from training.synthesis.tissues import HARD
-from training.warp import Frame, lattice, rotation
+from training.warp import Frame, lattice, random_waves, rotation
 
 SIZE = 64
 UNKNOWN = 255
@@ -172,13 +172,8 @@ def anatomical_frame(subject: Subject, mirrored: bool, rng: np.random.Generator)
     turn = rng.normal(0, np.radians(10 if rng.random() < 0.8 else 40))
     axes = axes @ rotation(rng.normal(size=3), turn)
     scale = np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.08, 3))
-    count = int(rng.integers(1, 4)) if rng.random() < 0.6 else 0
-    lengths = rng.uniform(80.0, 400.0, count)
-    directions = rng.normal(size=(count, 3))
-    directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-6)
-    amplitudes = rng.normal(size=(count, 3)) * (lengths * rng.uniform(0.0, 0.03, count))[:, None]
-    waves = directions * (2 * np.pi / np.maximum(lengths, 1e-3))[:, None]
-    return Frame(axes, subject.spacing, scale, amplitudes, waves, rng.uniform(0, 2 * np.pi, count))
+    amplitudes, waves = random_waves(0.6, 80.0, 400.0, rng)
+    return Frame(axes, subject.spacing, scale, amplitudes, waves, rng.uniform(0, 2 * np.pi, len(waves)))
 
 
 def _middle(target: Target, frame: Frame) -> tuple[NDArray[np.float64], float]:
