@@ -9,7 +9,18 @@ from dataclasses import dataclass
 
 from BoneSAMLib.bone_table import Bone, BoneTarget, bone_table
 
-__all__ = ["KINDS", "PAIRED", "ROWS", "BonePlace", "bones_at", "name_of", "place_of"]
+__all__ = [
+    "KINDS",
+    "LEFT",
+    "NUMBER",
+    "OUTPUTS",
+    "PAIRED",
+    "ROWS",
+    "BonePlace",
+    "bones_at",
+    "name_of",
+    "place_of",
+]
 
 # Their order is that of the network's outputs.
 KINDS = (
@@ -39,6 +50,9 @@ KINDS = (
     "metatarsal",
     "foot phalanx",
 )
+# The network's outputs: no bone, the kinds, then the number in a row in tens, then the logit of a left bone.
+NUMBER, LEFT = 1 + len(KINDS), 2 + len(KINDS)
+OUTPUTS = 3 + len(KINDS)
 PAIRED = frozenset(KINDS) - {"skull", "mandible", "hyoid", "vertebra", "sacrum", "sternum"}
 # Kinds that stand in a row, and its highest number.
 ROWS = {"vertebra": 24, "rib": 12, "metacarpal": 5, "hand phalanx": 5, "metatarsal": 5, "foot phalanx": 5}

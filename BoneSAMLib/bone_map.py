@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from BoneSAMLib.bone_kinds import KINDS, PAIRED, ROWS, BonePlace, name_of
+from BoneSAMLib.bone_kinds import KINDS, LEFT, NUMBER, PAIRED, ROWS, BonePlace, name_of
 from BoneSAMLib.bone_scan import Array, ScanGrid
 
 Cells = NDArray[np.bool_]  # [w, v, u]
-NUMBER, LEFT = 1 + len(KINDS), 2 + len(KINDS)
 SMALLEST_MM3 = 300.0
 SMALLEST_CELLS = 4
 SMALLEST_SHARE = 0.1  # of the largest part of a bone: a smaller part is something else
@@ -45,11 +44,6 @@ class FoundBone:
     def name(self) -> str:
         """Such as "left femur"; its kind alone where its number or side is unsure."""
         return name_of(self.place, self.sure)
-
-    @property
-    def volume_mm3(self) -> float:
-        """As much as its cells hold."""
-        return float(len(self.cells) * self.grid.spacing**3)
 
 
 def found_bones(outputs: Array, grid: ScanGrid) -> list[FoundBone]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from BoneSAMLib.bone_map import NUMBER
+from BoneSAMLib.bone_kinds import OUTPUTS
 from BoneSAMLib.bone_scan import Array, ScanGrid, scan_on, spacing_channel
 from BoneSAMLib.bundle import open_bundle
 from BoneSAMLib.engine import load_graph
@@ -53,7 +53,7 @@ class NamingEngine:
         block = max(3 * OVERLAP, MOST_CELLS // (scan[0].size) // 16 * 16)
         if length <= block:
             return self._run(inputs)
-        outputs = np.empty((NUMBER + 2, *scan.shape), np.float32)
+        outputs = np.empty((OUTPUTS, *scan.shape), np.float32)
         begin = 0
         while True:
             begin = min(begin, length - block)

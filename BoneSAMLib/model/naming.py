@@ -2,13 +2,9 @@
 
 from torch import Tensor
 
-from ..bone_kinds import KINDS
+from ..bone_kinds import OUTPUTS
 from .depth_attention import CHANNELS
 from .folded_unet import FoldedUNet3d
-
-# Kinds, with "no bone" first; then the number in a row, in tens; then the logit of being a left bone.
-OUTPUTS = 1 + len(KINDS) + 2
-NUMBER, LEFT = 1 + len(KINDS), 2 + len(KINDS)
 
 
 class NamingNetwork(FoldedUNet3d):
@@ -32,6 +28,3 @@ class NamingNetwork(FoldedUNet3d):
         own |= {name: tensor for name, tensor in shared.items() if name in own}
         own["stem.0.0.weight"][:, 8:] = 0.0
         self.load_state_dict(own)
-
-    def forward(self, scan: Tensor) -> Tensor:
-        return super().forward(scan)

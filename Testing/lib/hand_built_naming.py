@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from BoneSAMLib.bone_kinds import KINDS
-from BoneSAMLib.bone_map import LEFT, NUMBER
+from BoneSAMLib.bone_kinds import KINDS, LEFT, NUMBER
 
 SURE = 10.0
 SIDES = {"left": 8.0, "right": -8.0, None: 0.0}

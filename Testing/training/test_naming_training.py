@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from BoneSAMLib.bone_kinds import KINDS
+from BoneSAMLib.bone_kinds import KINDS, LEFT, NUMBER
 from BoneSAMLib.bone_scan import ScanGrid, scan_on, spacing_channel
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.model.bonesam import fuse_norms
-from BoneSAMLib.model.naming import LEFT, NUMBER, NamingNetwork
+from BoneSAMLib.model.naming import NamingNetwork
 from BoneSAMLib.naming_engine import NamingEngine
 from BoneSAMLib.volume import Volume
 from Testing.training.named_bodies import write_bodies

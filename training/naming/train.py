@@ -22,9 +22,10 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
+from BoneSAMLib.bone_kinds import LEFT, NUMBER
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.model.folded_unet import corner_of
-from BoneSAMLib.model.naming import LEFT, NUMBER, NamingNetwork
+from BoneSAMLib.model.naming import NamingNetwork
 from training.checkpoint import finish_saving, read_state, save_checkpoint
 from training.naming.cubes import NO_SIDE, UNKNOWN, draw_cube, nameable, places_of
 from training.store import Subject, load_subjects
