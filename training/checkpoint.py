@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from BoneSAMLib.errors import BoneSAMError
 
 STATE = "state.json"
 _SPARE = 1.2  # of the last checkpoint's size must be free
 Write = Callable[[Path], None]
+
+
+def contiguous(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state as safetensors takes it; networks are trained with channels last."""
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
 
 
 def save_checkpoint(out: Path, writers: dict[str, Write], state: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from BoneSAMLib.errors import BoneSAMError
 from training.batches import Batch, Samples, echoed, first_step_of, grouped
-from training.checkpoint import read_state, save_checkpoint
+from training.checkpoint import contiguous, read_state, save_checkpoint
 from training.configuration import Config, Phase, read_config
 from training.learning_parts import choose_learning, describe, peak_memory, set_training
 from training.networks.registry import BONESAM_T, OFFICIAL, build_network
@@ -266,8 +266,8 @@ class Trainer:
             return
         self.out.mkdir(parents=True, exist_ok=True)
         writers = {
-            "model.safetensors": lambda path: save_file(_contiguous(self.model), path),
-            "ema.safetensors": lambda path: save_file(_contiguous(self.ema), path),
+            "model.safetensors": lambda path: save_file(contiguous(self.model), path),
+            "ema.safetensors": lambda path: save_file(contiguous(self.ema), path),
             "optimizer.pt": lambda path: torch.save(self.optimizer.state_dict(), path),
         }
         if self.assistants and self.assisting:
@@ -344,10 +344,6 @@ def _forget_rows(log: Path, step: int) -> None:
         kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
         if kept != rows:
             log.write_text("".join(kept))
-
-
-def _contiguous(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
 
 
 def _validation_phase(phase: Phase) -> Phase:

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 import typer
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from BoneSAMLib.errors import BoneSAMError
 from training.baselines.networks import box_channel, build
 from training.baselines.segmenter import FACTS, WEIGHTS
 from training.batches import Samples, echoed
-from training.checkpoint import read_state, save_checkpoint
+from training.checkpoint import contiguous, read_state, save_checkpoint
 from training.configuration import Config, Phase, read_config
 from training.losses import mask_loss
 from training.simulated_prompts import Prompts, jitter
@@ -158,8 +158,8 @@ class BaselineTrainer:
         save_checkpoint(
             self.out,
             {
-                MODEL: lambda path: save_file(_contiguous(self.model), path),
-                WEIGHTS: lambda path: save_file(_contiguous(self.mean), path),
+                MODEL: lambda path: save_file(contiguous(self.model), path),
+                WEIGHTS: lambda path: save_file(contiguous(self.mean), path),
                 OPTIMIZER: lambda path: torch.save(self.optimizer.state_dict(), path),
             },
             {"step": self.step, "minutes": self.minutes},
@@ -189,10 +189,6 @@ def with_length(config: Config, minutes: float) -> Config:
         for name, phase in config.phases.items()
     }
     return dataclasses.replace(config, phases=phases)
-
-
-def _contiguous(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
 
 
 def main(

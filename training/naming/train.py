@@ -26,7 +26,7 @@ from BoneSAMLib.bone_kinds import LEFT, NUMBER
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.model.folded_unet import corner_of
 from BoneSAMLib.model.naming import NamingNetwork
-from training.checkpoint import finish_saving, read_state, save_checkpoint
+from training.checkpoint import contiguous, finish_saving, read_state, save_checkpoint
 from training.naming.cubes import NO_SIDE, UNKNOWN, draw_cube, nameable, places_of
 from training.store import Subject, load_subjects
 
@@ -199,8 +199,8 @@ def train(
             rows = []
         if moment - saved > 60 or over:
             writers = {
-                "model.safetensors": lambda path: save_file(_plain(model), path),
-                "ema.safetensors": lambda path: save_file(_plain(mean.module), path),
+                "model.safetensors": lambda path: save_file(contiguous(model), path),
+                "ema.safetensors": lambda path: save_file(contiguous(mean.module), path),
                 "optimizer.pt": lambda path: torch.save(optimizer.state_dict(), path),
             }
             save_checkpoint(out, writers, {"step": step, "elapsed": elapsed})
@@ -216,10 +216,6 @@ def _echoes(batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         batch = batch | {key: batch[key].flip(-1) for key in ("cube", "kind", "number", "side")}
         batch["side"] = torch.where(batch["side"] == NO_SIDE, batch["side"], 1 - batch["side"])
         yield batch
-
-
-def _plain(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
 
 
 def _log(out: Path, step: int, elapsed: float, rows: list[dict[str, float]]) -> None:
