@@ -55,8 +55,10 @@ def grid_around(low: Vector, high: Vector) -> ScanGrid:
 
 
 def grid_between(low: Vector, high: Vector, spacing: float) -> ScanGrid:
-    """The grid that covers a box between two RAS corners."""
-    cells = np.ceil(np.round((high - low) / spacing / MULTIPLE, 6)).astype(int).clip(1) * MULTIPLE
+    """The grid that covers a box between two RAS corners; never less than the cube of training."""
+    # The network's norms count what lies beyond the scan.
+    blocks = np.ceil(np.round((high - low) / spacing / MULTIPLE, 6)).astype(int)
+    cells = blocks.clip(SIDE // MULTIPLE) * MULTIPLE
     first = (low + high) / 2 - (cells - 1) / 2 * spacing * TO_RAS
     x, y, z = first.tolist()
     u, v, w = cells.tolist()

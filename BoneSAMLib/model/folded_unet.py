@@ -3,21 +3,23 @@
 At full resolution they would take three quarters of the time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+Norm = Callable[[int], nn.Module]
+
 
 class ConvNorm3d(nn.Sequential):
-    """3x3x3 convolution, batch norm, ReLU."""
+    """3x3x3 convolution, norm, ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: Norm = nn.BatchNorm3d, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv3d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-            nn.BatchNorm3d(outputs),
+            nn.Conv3d(inputs, outputs, 3, stride, 1, bias=False),
+            norm(outputs),
             nn.ReLU(inplace=True),
         )
 
@@ -28,34 +30,34 @@ class FoldedUNet3d(nn.Module):
     `channels`: at half, quarter, ... of the resolution; `deepest`: convolutions at the last of these.
     """
 
-    def __init__(self, inputs: int, outputs: int, channels: Sequence[int], deepest: int = 2) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        channels: Sequence[int],
+        deepest: int = 2,
+        norm: Norm = nn.BatchNorm3d,
+    ) -> None:
         super().__init__()
-        self.stem = nn.Sequential(ConvNorm3d(8 * inputs, channels[0]), ConvNorm3d(channels[0], channels[0]))
+        self.stem = nn.Sequential(
+            ConvNorm3d(8 * inputs, channels[0], norm), ConvNorm3d(channels[0], channels[0], norm)
+        )
         steps = list(pairwise(channels))
         further = [1] * (len(steps) - 1) + [deepest - 1]
         self.down = nn.ModuleList(
-            nn.Sequential(ConvNorm3d(i, o, stride=2), *(ConvNorm3d(o, o) for _ in range(n)))
+            nn.Sequential(ConvNorm3d(i, o, norm, stride=2), *(ConvNorm3d(o, o, norm) for _ in range(n)))
             for (i, o), n in zip(steps, further, strict=True)
         )
         self.narrow = nn.ModuleList(nn.Conv3d(o, i, 1) for i, o in reversed(steps))
-        self.up = nn.ModuleList(ConvNorm3d(i, i) for i, _ in reversed(steps))
+        self.up = nn.ModuleList(ConvNorm3d(i, i, norm) for i, _ in reversed(steps))
         self.head = nn.Conv3d(channels[0], 8 * outputs, 1)
 
     def forward(self, volume: Tensor) -> Tensor:
-        return _unfold(self.head(self.features(volume)))
-
-    def at_corner(self, volume: Tensor, corner: int) -> Tensor:
-        """Logits [N, outputs, D/2, H/2, W/2] of one voxel of each 2x2x2, those of `corner_of(..., corner)`.
-
-        Enough for a loss: with many outputs, the head and the loss on all voxels take most of the time.
-        """
-        weight, bias = self.head.weight[corner::8], self.head.bias
-        assert bias is not None
-        return functional.conv3d(self.features(volume), weight, bias[corner::8])
+        return unfold(self.head(self.features(volume)))
 
     def features(self, volume: Tensor) -> Tensor:
         """What the head sees, at half resolution."""
-        features = self.stem(_fold(volume))
+        features = self.stem(fold(volume))
         skips = []
         for block in self.down:
             skips.append(features)
@@ -66,19 +68,14 @@ class FoldedUNet3d(nn.Module):
         return features
 
 
-def corner_of(volume: Tensor, corner: int) -> Tensor:
-    """[N, D, H, W] -> [N, D/2, H/2, W/2]: voxel `corner` of 0 to 7 of each 2x2x2."""
-    return volume[:, corner // 4 :: 2, corner // 2 % 2 :: 2, corner % 2 :: 2]
-
-
-def _fold(volume: Tensor) -> Tensor:
+def fold(volume: Tensor) -> Tensor:
     """[N, C, D, H, W] -> [N, 8 C, D/2, H/2, W/2]."""
     n, c, d, h, w = volume.shape
     volume = volume.reshape(n, c, d // 2, 2, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 7, 2, 4, 6)
     return volume.reshape(n, 8 * c, d // 2, h // 2, w // 2)
 
 
-def _unfold(features: Tensor) -> Tensor:
+def unfold(features: Tensor) -> Tensor:
     """Inverse of `_fold`."""
     n, c, d, h, w = features.shape
     features = features.reshape(n, c // 8, 2, 2, 2, d, h, w).permute(0, 1, 5, 2, 6, 3, 7, 4)

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from BoneSAMLib.bone_kinds import KINDS, LEFT, NUMBER
 from BoneSAMLib.bone_scan import ScanGrid, scan_on, spacing_channel
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.model.bonesam import fuse_norms
-from BoneSAMLib.model.naming import NamingNetwork
+from BoneSAMLib.model.folded_unet import fold
+from BoneSAMLib.model.naming import NamingNetwork, joined
 from BoneSAMLib.naming_engine import NamingEngine
 from BoneSAMLib.volume import Volume
 from Testing.training.named_bodies import write_bodies
@@ -20,7 +20,7 @@ from training.naming import cubes
 from training.naming import train as naming_train
 from training.naming.cubes import NO_SIDE, UNKNOWN
 from training.naming.export import export_naming
-from training.naming.train import losses, train
+from training.naming.train import REST_SHARE, draw_cells, losses, train
 
 FEMUR, TIBIA, RIB = (1 + KINDS.index(kind) for kind in ("femur", "tibia", "rib"))
 
@@ -31,7 +31,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("naming")
     store, out = write_bodies(folder / "store"), folder / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cubes, "SIZE", 16)
+        patch.setattr(cubes, "SIZE", 32)
         patch.setattr(naming_train, "BATCH", 2)
         clock = iter(range(0, 10_000, 20))  # a step takes 20 s
         patch.setattr(naming_train, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
@@ -69,14 +69,13 @@ def test_a_store_without_named_bones(tmp_path):
         train(store, tmp_path / "out", 1, 1e-3, 1.0, 0)
 
 
-@pytest.mark.parametrize("shape", [(48, 32, 16), (16, 16, 16)])
+@pytest.mark.parametrize("shape", [(48, 32, 16), (32, 16, 16)])
 def test_the_bundle_answers_as_torch_does(bundle, shape):
     values = np.random.default_rng(0).integers(-200, 1200, (20, 20, 20)).astype(np.int16)
     volume = Volume(values, np.diag([3.0, 3.0, 3.0, 1.0]), modality="CT")
     grid = ScanGrid(2.0, (60.0, 55.0, 0.0), shape)
     answer = NamingEngine("cpu", 1, bundle).answer(volume, grid)
-    model = NamingNetwork()
-    fuse_norms(model)
+    model = NamingNetwork().eval()
     model.load_state_dict({name: t.float() for name, t in load_file(bundle / "weights.safetensors").items()})
     scan = scan_on(volume, grid)
     assert scan.std() > 0.05
@@ -121,52 +120,124 @@ def test_no_checkpoint(tmp_path):
 # ------------------------------------------------------------------------------------------------- losses
 
 
-def batch_of(kind, number=0, side=NO_SIDE, complete=()):
-    """One cube whose halves are background and `kind`."""
-    kinds = torch.zeros((1, 4, 4, 4), dtype=torch.uint8)
-    kinds[:, 2:] = kind
+def drawn(kind, number=0, side=NO_SIDE, complete=()):
+    """2x2x2 cells of one cube: half background, half `kind`."""
+    kinds = torch.zeros((64, 8), dtype=torch.uint8)
+    kinds[32:] = kind
     known = torch.zeros((1, NUMBER), dtype=torch.bool)
     known[:, list(complete)] = True
-    numbers = torch.where(kinds > 0, number, 0).to(torch.uint8)
-    sides = torch.where(kinds > 0, side, NO_SIDE).to(torch.uint8)
-    return {"kind": kinds, "number": numbers, "side": sides, "complete": known}
+    one = kinds[:, 0]
+    return {
+        "kinds": kinds,
+        "kind": one,
+        "number": torch.where(one > 0, number, 0).to(torch.uint8),
+        "side": torch.where(one > 0, side, NO_SIDE).to(torch.uint8),
+        "scan": torch.zeros(64, dtype=torch.long),
+        "stands_for": torch.ones(64),
+        "complete": known,
+    }
 
 
 def answer(kind, number=0.0, left=0.0, logit=20.0):
-    """The outputs for such a cube."""
-    outputs = torch.zeros((1, NUMBER + 2, 4, 4, 4))
-    outputs[:, 0, :2] = logit
-    outputs[:, kind, 2:] = logit
-    outputs[:, NUMBER, 2:] = number / 10
-    outputs[:, LEFT, 2:] = left
-    return outputs.requires_grad_()
+    """What is answered for such cells, before a gradient."""
+    bone, which = torch.zeros((64, 8)), torch.zeros((64, NUMBER + 1))
+    bone[:32], bone[32:] = -logit, logit
+    if kind:
+        which[32:, kind - 1] = logit
+    which[32:, NUMBER - 1] = number / 10
+    which[32:, LEFT - 1] = left
+    return bone.requires_grad_(), which.requires_grad_()
 
 
 def test_perfect_answers_cost_nothing():
-    loss, facts = losses(answer(RIB, 7, 20.0), batch_of(RIB, 7, 1))
-    assert float(loss) < 1e-4
-    assert (facts["right"], facts["found"], facts["side_right"]) == (1, 1, 1)
+    loss, facts = losses(*answer(RIB, 7, 20.0), drawn(RIB, 7, 1))
+    assert loss.detach() < 1e-4
+    assert (facts["right"], facts["found"], facts["precise"], facts["side_right"]) == (1, 1, 1, 1)
     for wrong in (answer(FEMUR, 7, 20.0), answer(RIB, 9, 20.0), answer(RIB, 7, -20.0)):
-        assert float(losses(wrong, batch_of(RIB, 7, 1))[0]) > 0.01  # a number has a small share
+        assert losses(*wrong, drawn(RIB, 7, 1))[0].detach() > 0.01  # a number has a small share
+    bone, which = answer(RIB, 7, 20.0)
+    for wrong in (-bone, torch.full_like(bone, 20.0), torch.full_like(bone, -20.0)):
+        assert float(losses(wrong, which, drawn(RIB, 7, 1))[0]) > 0.3
 
 
 def test_voxels_that_nobody_knows_do_not_count():
-    outputs = answer(FEMUR)
-    loss, facts = losses(outputs, batch_of(UNKNOWN))
+    bone, which = answer(FEMUR)
+    loss, facts = losses(bone, which, drawn(UNKNOWN))
     loss.backward()
-    assert not outputs.grad[:, :, 2:].any()
-    assert "excluded" not in facts
+    assert not bone.grad[32:].any()
+    assert which.grad is None or not which.grad[32:].any()
+    assert not {"excluded", "kind"} & set(facts)
 
 
 def test_kinds_that_are_annotated_are_not_in_the_rest():
-    unknown = batch_of(UNKNOWN, complete=[FEMUR])
-    assert float(losses(answer(TIBIA), unknown)[0]) < 1e-4
+    unknown = drawn(UNKNOWN, complete=[FEMUR])
+    assert losses(*answer(TIBIA), unknown)[1]["excluded"] < 1e-4
     for logit in (2.0, 20.0):  # the surer it is, the more it has to learn
-        outputs = answer(FEMUR, logit=logit)
-        loss, facts = losses(outputs, unknown)
+        bone, which = answer(FEMUR, logit=logit)
+        loss, facts = losses(bone, which, unknown)
         loss.backward()
         assert facts["excluded"] > 0.1
-        assert (outputs.grad[:, FEMUR, 2:] > 1e-4).all()
+        assert (which.grad[32:, FEMUR - 1] > 1e-4).all()
     assert facts["excluded"] > 10
-    background = batch_of(UNKNOWN, complete=[0])
-    assert "excluded" not in losses(answer(FEMUR), background)[1]
+    background = drawn(UNKNOWN, complete=[0])
+    assert "excluded" not in losses(*answer(FEMUR), background)[1]
+
+
+def test_small_kinds_are_learned_beside_large_ones():
+    many = drawn(FEMUR)
+    many["kinds"][63], many["kind"][63] = RIB, RIB
+    bone, which = answer(0)
+    losses(bone, which, many)[0].backward()
+    femurs = -which.grad[32:63, FEMUR - 1].sum()
+    rib = -which.grad[63, RIB - 1]
+    assert 0.1 * femurs < rib < femurs
+
+
+def test_what_the_loss_is_taken_of():
+    kinds = torch.zeros((2, 4, 4, 4), dtype=torch.uint8)
+    kinds[0, 1, 2, 3] = FEMUR  # corner 5 of the 2x2x2 at (0, 1, 1), the fourth
+    kinds[1, :2] = UNKNOWN
+    numbers = torch.arange(128, dtype=torch.uint8).reshape(2, 4, 4, 4)
+    batch = {"kind": kinds, "number": numbers, "side": numbers, "complete": torch.ones(2, NUMBER)}
+    counts = np.zeros(16)
+    for seed in range(400):
+        found = draw_cells(batch, np.random.default_rng(seed))
+        cells = found["cells"].tolist()
+        counts[cells] += 1
+        assert 3 in cells
+        assert found["scan"].tolist() == [cell // 8 for cell in cells]
+        bone = [cell == 3 for cell in cells]
+        assert found["stands_for"].tolist() == pytest.approx([1 if b else 1 / REST_SHARE for b in bone])
+        assert found["kinds"][bone].tolist() == [[0, 0, 0, 0, 0, FEMUR, 0, 0]]
+        for key in ("number", "side"):
+            assert found[key][bone].tolist() == [numbers[0, 1, 2, 3]]
+        unknown = [8 <= cell < 12 for cell in cells]
+        assert (found["kinds"][unknown] == UNKNOWN).all()
+        assert (found["kind"][unknown] == UNKNOWN).all()
+    assert counts[3] == 400
+    assert np.delete(counts, 3) / 400 == pytest.approx(np.full(15, REST_SHARE), abs=0.08)
+
+
+def test_the_loss_sees_what_use_sees():
+    network = NamingNetwork().eval()
+    scan = torch.rand((2, 2, 32, 32, 32), generator=torch.Generator().manual_seed(0))
+    cells = torch.tensor([0, 77, 4100, 8191])
+    with torch.no_grad():
+        everywhere = fold(network(scan)[:, :1]).transpose(0, 1).flatten(1)[:, cells].T
+        bone, which = network.at_cells(scan, cells)
+        torch.testing.assert_close(-bone, everywhere, rtol=1e-4, atol=1e-5)
+        # Which bone is interpolated between the 2x2x2: the same where it is the same all around.
+        outputs = joined(bone[:, :1], which)
+        assert outputs.shape == (4, NUMBER + 2)
+        probability = outputs[:, :NUMBER].softmax(1)
+        torch.testing.assert_close(1 - probability[:, 0], bone[:, 0].sigmoid(), rtol=1e-4, atol=1e-5)
+
+
+def test_background_that_was_left_out_counts():
+    few, all_of_it = drawn(RIB, 7, 1), drawn(RIB, 7, 1)
+    for key in ("kinds", "kind", "number", "side", "scan"):
+        few[key] = torch.cat([few[key][:8], few[key][32:]])
+    few["stands_for"] = torch.cat([torch.full((8,), 4.0), torch.ones(32)])
+    outputs = answer(RIB, 7, 20.0, logit=1.0)
+    part = [torch.cat([each[:8], each[32:]]) for each in outputs]
+    assert float(losses(*part, few)[0]) == pytest.approx(float(losses(*outputs, all_of_it)[0]), rel=1e-5)

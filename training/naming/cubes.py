@@ -24,6 +24,8 @@ LEFT, RIGHT, NO_SIDE = 1, 0, UNKNOWN
 NARROWEST_MM, WIDEST_MM = 70.0, 560.0
 # A scan ends somewhere: the share of cubes of anatomy that lack a part, and that of each of their sides.
 CUT, CUT_SIDE = 0.7, 0.35
+# Whole bodies are seen by CT rather than by MR.
+REGIME_SHARES = (0.45, 0.2, 0.1, 0.1, 0.15)
 SIDES = {"left": LEFT, "right": RIGHT, None: NO_SIDE}
 # What an annotation names after a bone though it is a part of one: those voxels are right, others unknown.
 PARTS = ("vertebral_bod",)
@@ -133,7 +135,7 @@ def _draw(subject: Subject, places: LabelPlaces, rng: np.random.Generator) -> di
     labels, depth = labels_at(subject, grid)
     cell = width / SIZE
     if subject.kind == "labels":
-        contrast = random_contrast(subject.tissues, rng)
+        contrast = random_contrast(subject.tissues, rng, REGIME_SHARES)
         image = render(labels, depth, cell, contrast, rng)
         is_ct = contrast.regime == "CT"
     else:

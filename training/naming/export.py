@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from BoneSAMLib.bone_kinds import KINDS
 from BoneSAMLib.bundle import FORMAT, MANIFEST, WEIGHTS, file_digest
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.model.bonesam import fuse_norms
 from BoneSAMLib.model.naming import NamingNetwork
 from BoneSAMLib.naming_engine import GRAPH
 from training.export import externalize, forget_source, places_in
@@ -30,13 +29,12 @@ def export_naming(checkpoint: Path, folder: Path) -> None:
     Raises:
         BoneSAMError: the file is not a naming network's.
     """
-    model = NamingNetwork()
+    model = NamingNetwork().eval()
     try:
         model.load_state_dict(load_file(checkpoint))
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise BoneSAMError(f"'{checkpoint}' is no checkpoint of the naming network: {reason}") from error
-    fuse_norms(model)
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         name: np.ascontiguousarray(tensor.detach().numpy().astype(np.float16))
@@ -48,7 +46,7 @@ def export_naming(checkpoint: Path, folder: Path) -> None:
     program = torch.onnx.export(
         model, (torch.rand(1, 2, 64, 48, 32),), input_names=["scan"], output_names=["outputs"],
         dynamic_shapes=({n: 16 * block for n, block in enumerate(blocks, start=2)},), dynamo=True,
-        optimize=False, external_data=False, verbose=False,
+        external_data=False, verbose=False,
     )  # fmt: skip
     assert program is not None
     graph = program.model_proto

@@ -5,6 +5,7 @@ thickness, and the contrast regimes of CT, T1, T2 and fat-saturated sequences ar
 independent random intensities rarely make dark cortex around bright marrow.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,6 +17,7 @@ from training.synthesis.tissues import AIR, HARD
 
 GRAINS = (1.0, 4.0, 12.0)  # pixels
 REGIMES = ("CT", "T1", "T2", "fat-saturated", "random")
+REGIME_SHARES = (0.28, 0.22, 0.12, 0.13, 0.25)
 # Mean brightness of each tissue in 0..1, for CT through the window of BoneSAMLib.intensity.
 MEANS: dict[str, dict[str, float]] = {
     "CT": {
@@ -54,9 +56,11 @@ class Contrast:
     regime: str
 
 
-def random_contrast(tissues: dict[int, str], rng: np.random.Generator) -> Contrast:
-    """Draw a contrast for the labels of one anatomy (label value -> tissue)."""
-    regime = str(rng.choice(REGIMES, p=[0.28, 0.22, 0.12, 0.13, 0.25]))
+def random_contrast(
+    tissues: dict[int, str], rng: np.random.Generator, shares: Sequence[float] = REGIME_SHARES
+) -> Contrast:
+    """Draw a contrast for the labels of one anatomy (label value -> tissue); `shares` of the REGIMES."""
+    regime = str(rng.choice(REGIMES, p=shares))
     count = max(tissues, default=0) + 1
     means = np.zeros(count, np.float32)
     is_bone = np.zeros(count, bool)
