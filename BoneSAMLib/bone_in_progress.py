@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from BoneSAMLib.companion import check_same_space
+from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.interfaces import JobRunner, VolumeSource
 from BoneSAMLib.kept_settings import KeptSettings
@@ -67,6 +68,7 @@ class BoneInProgress:
         self.tool: Tool | None = None
         self.work: Work | None = None
         self.progress: tuple[float, str] | None = None
+        self.preview: CroppedMask | None = None  # what the job has found so far
         self._job: Job | None = None
         self._settled = 0  # where the history was when the present job, or the one it replaced, began
 
@@ -262,7 +264,7 @@ class BoneInProgress:
         """Forget the job; nothing of it arrives any more."""
         if self._job is not None:
             self._job.cancel()
-        self._job = self.work = self.progress = None
+        self._job = self.work = self.progress = self.preview = None
 
     def interrupt(self) -> bool:
         """Forget the job if its question no longer makes sense. Returns whether there was one."""
@@ -304,7 +306,9 @@ class BoneInProgress:
         try:
             if self._prepare is not None:
                 self._prepare()
-            job = self._runner.submit(do, partial(self._answered, receive), self._failed, self._progressed)
+            job = self._runner.submit(
+                do, partial(self._answered, receive), self._failed, self._progressed, self._previewed
+            )
         except Exception:
             self.history.go_back_to(settled, forget=True)
             raise
@@ -324,6 +328,10 @@ class BoneInProgress:
 
     def _progressed(self, fraction: float, text: str) -> None:
         self.progress = (fraction, text)
+        self._show()
+
+    def _previewed(self, mask: CroppedMask) -> None:
+        self.preview = mask
         self._show()
 
     def _receive_mask(self, outcome: Outcome) -> None:

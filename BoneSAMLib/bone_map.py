@@ -28,7 +28,7 @@ class FoundBone:
 
     Attributes:
         place: which one.
-        probability: mean over its cells of the kind's probability.
+        probability: mean over its cells of the kind's probability, given that they are bone.
         sure: False where its number or side may be that of a neighbor.
         cells: the grid cells (w, v, u) [n, 3] that it covers.
         grid: their grid.
@@ -48,10 +48,11 @@ class FoundBone:
 
 def found_bones(outputs: Array, grid: ScanGrid) -> list[FoundBone]:
     """The bones in the network's answer [28, w, v, u], in the order of KINDS and then of their numbers."""
-    logits = outputs[:NUMBER]
-    kinds = logits.argmax(0)
-    likely = logits - logits.max(0)
-    probability = 1 / np.exp(likely).sum(0)
+    likely = np.exp(outputs[:NUMBER] - outputs[:NUMBER].max(0))
+    likely /= likely.sum(0)
+    # Bone of which it is unsure whose it is, is bone.
+    kinds = np.where(likely[0] < 0.5, 1 + likely[1:].argmax(0), 0)
+    probability = likely[1:].max(0) / np.maximum(1 - likely[0], 1e-6)
     number, left = outputs[NUMBER] * 10, 1 / (1 + np.exp(-np.clip(outputs[LEFT], -30, 30)))
     smallest = max(SMALLEST_CELLS, SMALLEST_MM3 / grid.spacing**3)
     bones = []

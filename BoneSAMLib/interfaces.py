@@ -122,6 +122,7 @@ class JobRunner(Protocol):
         on_result: Callable[[T], None],
         on_error: Callable[[Exception], None],
         on_progress: Callable[[float, str], None],
+        on_preview: Callable[[CroppedMask], None] = ...,
     ) -> Job:
         """See `Worker.submit`."""
 
@@ -192,6 +193,7 @@ class SessionLike(Protocol):
         depth_attention: bool = True,
         progress: Callable[[float, str], None] | None = None,
         cancel: Job | None = None,
+        preview: Callable[[CroppedMask], None] | None = None,
     ) -> ResultLike:
         """One bone from prompts. `mask`: an earlier result, or a bool array [k, j, i]."""
 

@@ -68,6 +68,7 @@ class MaskRequest:
             depth_attention=self.settings.depth_attention,
             progress=job.report,
             cancel=job,
+            preview=lambda mask: job.show(self._kept_inside(mask)),
         )
         return self._outcome(result, prompts, session, start, self._name_so_far())
 
@@ -230,6 +231,10 @@ class MaskRequest:
             name=name,
         )
         return self._finished(outcome, start)
+
+    def _kept_inside(self, mask: CroppedMask) -> CroppedMask:
+        inside = self.step.prompts.box if self.settings.keep_inside else None
+        return postprocess(mask, self.volume, inside=inside)
 
     def _finished(self, outcome: Outcome, start: float) -> Outcome:
         """With the post-processing of today's settings."""

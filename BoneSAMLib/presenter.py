@@ -461,7 +461,9 @@ class Presenter:
         self._redrawing = True
         try:
             outcome = self._bone.step.outcome
-            mask = outcome.mask if outcome is not None and not outcome.mask.is_empty else None
+            mask = self._bone.preview or (None if outcome is None else outcome.mask)
+            if mask is not None and mask.is_empty:
+                mask = None
             if mask is not self._shown:
                 self._shown = mask
                 self._view.show_mask(mask)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from BoneSAMLib.components import bounding_box, numbered, without_specks
+from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.errors import BoneSAMError, Cancelled
 from BoneSAMLib.prompt_tokens import Clicks, SlicePrompts
 from BoneSAMLib.prompts import Box, Point
@@ -17,6 +18,7 @@ from BoneSAMLib.slice_decoder import BATCH, SliceDecoder
 from BoneSAMLib.volume import Int3, Volume
 
 Progress = Callable[[float, str], None]
+Preview = Callable[[CroppedMask], None]
 
 CONTEXT = 1.5  # width of a region, in sides of its box
 MOST_CONTEXT = (
@@ -51,7 +53,7 @@ class Segmentation:
         frames: the volume as stacks of slices along its IJK axes 0, 1 and 2.
         decoder: the network.
         depth_attention: whether the 3D network helps.
-        progress, cancel: as in `Session.segment`.
+        progress, cancel, preview: as in `Session.segment`.
     """
 
     def __init__(
@@ -61,12 +63,13 @@ class Segmentation:
         depth_attention: bool,
         progress: Progress | None,
         cancel: Cancel | None,
+        preview: Preview | None = None,
     ) -> None:
         self.frames, self.decoder = frames, decoder
         self.volume = frames[0].volume
         self.frame = frames[self.volume.through_plane_axis]
         self.depth_attention = depth_attention
-        self.progress, self.cancel = progress, cancel
+        self.progress, self.cancel, self.preview = progress, cancel, preview
         self.stage = (0.0, 1.0)  # the share of the whole work that is being done
         self.done = 0.0
         self.start = time.perf_counter()
@@ -152,6 +155,7 @@ class Segmentation:
         box = self.faces_of(start, np.array([seed]), logits[:, 0])
         if box is None:
             return self.in_box(low, high, clicks)
+        self.show_slice(start, seed, logits[0, 0])
         found = {seed: box}
         fronts = dict.fromkeys((1, -1), (seed, start, logits[0, 0]))
         while fronts:
@@ -378,6 +382,19 @@ class Segmentation:
             raise Cancelled
         begin, end = self.stage
         self.report(begin + (end - begin) * fraction, "segmenting")
+
+    def show_slice(self, region: Region, index: int, plane: Array) -> None:
+        """Hand out the mask of one slice: the whole bone takes about ten times as long."""
+        if self.preview is None:
+            return
+        shape, start = list(self.volume.shape), [0, 0, 0]
+        across = 2 - self.frame.axis
+        shape[across], start[across] = 1, index
+        slab = np.zeros(shape, bool)
+        rows, columns = region.voxels
+        self.frame.of_array(slab)[0, rows, columns] = region.to_voxels(plane[None])[0] > 0
+        k, j, i = start
+        self.preview(CroppedMask.from_crop(self.volume.shape, (k, j, i), slab))
 
     def report(self, done: float, text: str) -> None:
         """Tell how much of the whole is done; later stages may know less well, so it never falls."""

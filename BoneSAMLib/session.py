@@ -16,7 +16,7 @@ from BoneSAMLib.naming_engine import open_naming
 from BoneSAMLib.prompts import Box, Point
 from BoneSAMLib.region import SliceFrame
 from BoneSAMLib.result import AllBones, Mask, Result
-from BoneSAMLib.segmentation import Cancel, Progress, Segmentation
+from BoneSAMLib.segmentation import Cancel, Preview, Progress, Segmentation
 from BoneSAMLib.slice_decoder import SliceDecoder
 from BoneSAMLib.volume import Volume
 
@@ -99,6 +99,7 @@ class Session:
         depth_attention: bool = True,
         progress: Progress | None = None,
         cancel: Cancel | None = None,
+        preview: Preview | None = None,
     ) -> Result:
         """Segment the one bone that the prompts mean.
 
@@ -110,12 +111,14 @@ class Session:
             depth_attention: False looks at each slice and its neighbors only.
             progress: called with a fraction, never falling and 1 at the end, and a word.
             cancel: asked between batches of slices.
+            preview: called with the mask of the slice that prompts were drawn on, before the bone is followed
+                from there; not for a 3D box or a correction.
 
         Raises:
             BoneSAMError: no prompt, a prompt outside of the volume, a mask that is empty or of another shape.
             Cancelled: `cancel` was set; nothing has changed.
         """
-        work = self._start(depth_attention, progress, cancel)
+        work = self._start(depth_attention, progress, cancel, preview)
         points = tuple(points)
         if mask is not None:
             return work.corrected(mask, box, points)
@@ -191,8 +194,14 @@ class Session:
             )
         return BoneFinder(self.volume, self._naming)
 
-    def _start(self, depth_attention: bool, progress: Progress | None, cancel: Cancel | None) -> Segmentation:
-        return Segmentation(self._frames, self._decoder, depth_attention, progress, cancel)
+    def _start(
+        self,
+        depth_attention: bool,
+        progress: Progress | None,
+        cancel: Cancel | None,
+        preview: Preview | None = None,
+    ) -> Segmentation:
+        return Segmentation(self._frames, self._decoder, depth_attention, progress, cancel, preview)
 
 
 def _part(progress: Progress | None, begin: float, end: float) -> Progress | None:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from BoneSAMLib.cropped_mask import CroppedMask
+
 __all__ = ["Job", "Worker"]
 
 T = TypeVar("T")
@@ -18,14 +20,22 @@ Call = Callable[[], None]
 _log = logging.getLogger(__name__)
 
 
+def _unseen(mask: CroppedMask) -> None:
+    """For whom no part of a result is of use."""
+
+
 class Job:
-    """Work that was handed in. Its owner may cancel it; the work itself asks `is_set` and calls `report`."""
+    """Work that was handed in. Its owner may cancel it; the work itself asks `is_set`, and reports."""
 
     def __init__(
-        self, deliver: Callable[["Job", Call], None], on_progress: Callable[[float, str], None]
+        self,
+        deliver: Callable[["Job", Call], None],
+        on_progress: Callable[[float, str], None],
+        on_preview: Callable[[CroppedMask], None] = _unseen,
     ) -> None:
         self._deliver = deliver
         self._on_progress = on_progress
+        self._on_preview = on_preview
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._latest: tuple[float, str] | None = None
@@ -45,6 +55,10 @@ class Job:
             self._latest = (fraction, text)
         if not waiting:
             self._deliver(self, self._hand_over_progress)
+
+    def show(self, mask: CroppedMask) -> None:
+        """A part of the result, which is known before the rest; any thread."""
+        self._deliver(self, partial(self._on_preview, mask))
 
     def _hand_over_progress(self) -> None:
         with self._lock:
@@ -75,16 +89,17 @@ class Worker:
         on_result: Callable[[T], None],
         on_error: Callable[[Exception], None],
         on_progress: Callable[[float, str], None],
+        on_preview: Callable[[CroppedMask], None] = _unseen,
     ) -> Job:
         """Do `work(job)` on the worker thread after the jobs before it.
 
-        One of `on_result` and `on_error` is then called on the main thread, `on_progress` any number of times
+        One of `on_result` and `on_error` is then called on the main thread, the others any number of times
         before; none of them once the job was cancelled.
 
         Raises:
             RuntimeError: the worker is closed.
         """
-        job = Job(self._deliver, on_progress)
+        job = Job(self._deliver, on_progress, on_preview)
         with self._lock:
             if self._closed:
                 raise RuntimeError("The worker is closed.")

@@ -250,6 +250,33 @@ def test_a_box_on_one_plane_of_thick_slices(axis):
     assert set(result.slice_confidence) == set(np.unique(places[:, 2]))
 
 
+@pytest.mark.parametrize("axis", range(3))
+def test_the_slice_that_a_box_was_drawn_on_comes_first(session, plain, axis):
+    low, high = (list(corner) for corner in BOX.to_ijk(plain[0]))
+    low[axis] = high[axis] = (low[axis] + high[axis]) // 2
+    first, progress = [], []
+    found = session.segment(
+        box=Box.from_ijk(low, high),
+        progress=lambda fraction, text: progress.append(fraction),
+        preview=lambda mask: first.append((mask, max(progress))),
+    )
+    ((mask, done),) = first
+    assert done < 0.1
+    planes = np.moveaxis(mask.to_array(), 2 - axis, 0)
+    assert np.flatnonzero(planes.any((1, 2))).tolist() == [low[axis]]
+    now, then = planes[low[axis]], np.moveaxis(found.mask, 2 - axis, 0)[low[axis]]
+    assert 2 * (now & then).sum() / (now.sum() + then.sum()) > 0.9
+
+
+def test_only_a_bone_that_is_followed_is_seen_before(session, plain):
+    seen = []
+    result = session.segment(box=BOX, preview=seen.append)
+    session.segment(mask=result, points=[INSIDE], preview=seen.append)
+    assert seen == []
+    session.segment(points=[INSIDE], preview=seen.append)
+    assert len(seen) == 1
+
+
 def test_a_box_on_a_slice_without_bone_gives_an_empty_mask(session, plain):
     result = session.segment(box=Box.from_ijk((2, 2, 0), (12, 12, 0)))
     assert not result.mask.any()

@@ -77,8 +77,12 @@ class FakeSession:
     def __init__(self, segmenter, volume):
         self.segmenter, self.volume = segmenter, volume
 
-    def segment(self, box=None, points=(), mask=None, depth_attention=True, progress=None, cancel=None):
+    def segment(
+        self, box=None, points=(), mask=None, depth_attention=True, progress=None, cancel=None, preview=None
+    ):
         self.segmenter.asked.append((box, points, mask, depth_attention))
+        if self.segmenter.preview is not None:
+            preview(self.segmenter.preview)
         self._work(progress, cancel)
         known = set()
         if isinstance(mask, FakeResult):
@@ -145,13 +149,14 @@ class FakeSegmenter:
     """Opens sessions and counts them.
 
     `stubborn`: does not look at `cancel`. `shown`: boxes of bones that are found by name. `names`: what the
-    numbers of all bones are called.
+    numbers of all bones are called. `preview`: a mask that is known before the rest.
     """
 
     def __init__(self):
         self.bundle = FakeBundle("one", {})
         self.delay, self.stubborn, self.error, self.bones = 0.0, False, None, 3
         self.asked, self.opened, self.loads = [], [], []
+        self.preview = None
         self.others, self.fusions = [], []  # of each opened volume
         self.shown = {"femur": BONE, "left femur": BONE, "right femur": OTHER_BONE}
         self.names = {}
@@ -280,8 +285,8 @@ class ManualRunner:
     def __init__(self, view):
         self.view, self.waiting, self.closed = view, deque(), False
 
-    def submit(self, work, on_result, on_error, on_progress):
-        job = Job(self._deliver, on_progress)
+    def submit(self, work, on_result, on_error, on_progress, on_preview):
+        job = Job(self._deliver, on_progress, on_preview)
         self.waiting.append((job, work, on_result, on_error))
         return job
 

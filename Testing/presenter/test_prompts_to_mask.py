@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.errors import Cancelled
 from BoneSAMLib.oriented_box import OrientedBox
 from BoneSAMLib.panel import Action, State
@@ -268,6 +269,44 @@ def test_cancel_goes_back_to_before_the_running_prompt_and_drops_the_late_answer
     desk.presenter.redo()
     desk.run()
     assert shown(desk).sum() == 125 - 27
+
+
+@pytest.mark.parametrize("keep_inside", [False, True])
+def test_what_is_known_first_is_shown_until_the_rest_comes(desk, keep_inside):
+    desk.set(keep_inside=keep_inside)
+    slab = np.zeros(SHAPE, bool)
+    slab[3] = True
+    desk.segmenter.preview = CroppedMask.from_array(slab)
+    desk.presenter.set_box(BONE)
+    desk.runner.work()
+    before = desk.state
+    desk.view.calls.popleft()()
+    assert np.array_equal(shown(desk), slab & voxels(BONE) if keep_inside else slab)
+    assert desk.state[:4] == before[:4]  # nothing that could be accepted or undone
+    desk.run()
+    assert np.array_equal(shown(desk), voxels(BONE))
+
+
+@pytest.mark.parametrize("end", ["cancel", "undo", "choose_volume"])
+def test_what_was_known_first_goes_with_its_job(desk, end):
+    desk.segmenter.preview = CroppedMask.from_array(np.ones(SHAPE, bool))
+    desk.presenter.set_box(BONE)
+    desk.runner.work()
+    desk.view.calls.popleft()()
+    assert desk.view.mask is not None
+    getattr(desk.presenter, end)(*([None] if end == "choose_volume" else []))
+    assert desk.view.mask is None
+    desk.run()
+    assert desk.view.mask is None
+
+
+def test_what_is_known_first_never_comes_after_its_end(desk):
+    desk.segmenter.preview = CroppedMask.from_array(np.ones(SHAPE, bool))
+    desk.presenter.set_box(BONE)
+    desk.runner.work()  # it is on its way
+    desk.presenter.cancel()
+    desk.run()
+    assert desk.view.masks in ([], [None])
 
 
 @pytest.mark.parametrize("points", [1, 12, LIMIT + 5])
