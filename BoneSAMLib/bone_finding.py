@@ -40,6 +40,10 @@ class BoneNotFound(BoneSAMError):
 class Naming(Protocol):
     """What runs the naming network; see `naming_engine.NamingEngine`."""
 
+    @property
+    def digest(self) -> str:
+        """Identifies the network."""
+
     def answer(self, volume: Volume, grid: ScanGrid) -> Array:
         """The network's outputs [28, w, v, u] for a volume on a grid."""
 

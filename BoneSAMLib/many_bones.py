@@ -41,6 +41,11 @@ class BonePrompts:
     points: list[Point] = field(default_factory=list)
     name: str = ""
 
+    @property
+    def is_by_name(self) -> bool:
+        """Whether nothing but its name is known."""
+        return self.box is None and not self.points
+
     def __str__(self) -> str:
         parts = [] if self.box is None else [f"box {self.box}"]
         parts += [f"{'point' if point.positive else 'not'} {point}" for point in self.points]
@@ -104,7 +109,7 @@ def find_bones(session: "Session", bones: Sequence[BonePrompts]) -> tuple[list[B
     found: list[BonePrompts] = []
     missing: list[str] = []
     for bone in bones:
-        if bone.box is not None or bone.points:
+        if not bone.is_by_name:
             found.append(bone)
             continue
         try:

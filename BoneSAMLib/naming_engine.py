@@ -45,6 +45,11 @@ class NamingEngine:
         self.bundle = open_bundle(weights, (GRAPH,))
         self._device, self._threads = device, threads
 
+    @property
+    def digest(self) -> str:
+        """Identifies the network."""
+        return self.bundle.digest
+
     def answer(self, volume: Volume, grid: ScanGrid) -> Array:
         """The network's outputs [28, w, v, u] for a volume on a grid."""
         scan = scan_on(volume, grid)

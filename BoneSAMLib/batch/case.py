@@ -40,6 +40,11 @@ class BatchPrompts:
         if self.everything and not self.depth_attention:
             raise BoneSAMError("Without a prompt, bones are found by depth attention: it cannot be off.")
 
+    @property
+    def are_names(self) -> bool:
+        """Whether a bone is to be found by its name."""
+        return any(bone.is_by_name for bone in self.bones)
+
     def digest(self) -> str:
         """SHA-256 of all that a mask depends on beside volume and weights."""
         bones = [[_box(bone.box), [_point(point) for point in bone.points], bone.name] for bone in self.bones]

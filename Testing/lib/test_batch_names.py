@@ -14,18 +14,21 @@ FEMUR = Block("femur", (-30, -36, 2), (-10, -12, 18), "left")
 
 
 class NamingSegmenter(BrightSegmenter):
+    naming = HandBuiltNaming(FEMUR)
+
     def open(self, volume):
         super().open(volume)
-        return Session(volume, self.engine, naming=HandBuiltNaming(FEMUR))
+        return Session(volume, self.engine, naming=self.naming)
 
 
 def run(folder, rows):
     scans = folder / "in"
     for row in rows:
-        write_scan(scans / row.split(",")[0])
+        if not (scans / row.split(",")[0]).exists():
+            write_scan(scans / row.split(",")[0])
     (scans / "list.csv").write_text("volume,bone\n" + "\n".join(rows) + "\n")
     cases = find_cases(scans / "list.csv", folder / "out", None)
-    return run_batch(cases, folder / "out", workers=0, make_segmenter=NamingSegmenter)
+    return run_batch(cases, folder / "out", workers=0, make_segmenter=NamingSegmenter, resume=True)
 
 
 def test_bones_are_found_and_missing_ones_are_recorded(tmp_path):
@@ -40,3 +43,13 @@ def test_bones_are_found_and_missing_ones_are_recorded(tmp_path):
     bone = bright_block() > 100
     assert (mask & bone).sum() > 0.7 * bone.sum()
     assert not (tmp_path / "out" / "b.seg.nrrd").exists()
+
+
+def test_another_naming_network_asks_again_for_names_only(tmp_path, monkeypatch):
+    rows = ["a.nii.gz,left femur"]
+    assert [one.ending for one in run(tmp_path, rows).outcomes] == ["done"]
+    assert [one.ending for one in run(tmp_path, rows).outcomes] == ["kept"]
+    monkeypatch.setattr(NamingSegmenter.naming, "digest", "another", raising=False)
+    assert [one.ending for one in run(tmp_path, rows).outcomes] == ["done"]
+    record = json.loads((tmp_path / "out" / "a.bonesam.json").read_text(encoding="utf-8"))
+    assert record["digests"]["naming"] == "another"
