@@ -94,16 +94,14 @@ def segment(
     ] = None,
     bone: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help='Find bones by name, as "left femur"; repeatable. Needs --naming.'),
+        typer.Option(metavar="TEXT", help='Find bones by name, as "left femur"; repeatable.'),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Every bone, without prompts: one label per connected bone.")
     ] = False,
     named: Annotated[
         bool,
-        typer.Option(
-            "--named", help="With --all: call bones by name, and part those that touch. Needs --naming."
-        ),
+        typer.Option("--named", help="With --all: call bones by name, and part those that touch."),
     ] = False,
     name: Annotated[
         list[str] | None,
@@ -135,7 +133,9 @@ def segment(
     ] = None,
     naming: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="A network that finds bones by name; none is bundled yet."),
+        typer.Option(
+            metavar="FOLDER", help="A network that finds bones by name, instead of the bundled one."
+        ),
     ] = None,
     two_d_only: Annotated[
         bool, typer.Option("--2d-only", help="Look at each slice alone: no depth attention.")

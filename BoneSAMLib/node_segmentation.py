@@ -96,7 +96,7 @@ def segment(
         negativePoints: beside it, likewise.
         bone: what it is called, such as "left femur": name of the segment, which also gets the SNOMED CT
             codes for it, and a new segment its color. Without box and points, in CT and MR, the bone is found
-            by this name, where BoneSAM has a naming network; none is bundled yet.
+            by this name.
         segmentationNode: None for a new one, under the transform of the volume.
         segmentId: the segment to be replaced. Given points and no box, they correct it; with `cache`, points
             of the calls that made it still hold, as long as nobody else changed it. None for a new one.

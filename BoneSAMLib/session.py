@@ -30,7 +30,7 @@ class Segmenter:
         device: "auto" takes CUDA where onnxruntime-gpu finds it, else the CPU; or "cpu", "cuda".
         weights: folder of a bundle; None for the bundled weights.
         threads: how many the network computes on; None for one per core.
-        naming: folder of a naming network, see training/README.md; None for the bundled one, if there is one.
+        naming: folder of a naming network, see training/README.md; None for the bundled one.
 
     Raises:
         BoneSAMError: unknown or missing device, missing or damaged weights.
@@ -189,7 +189,7 @@ class Session:
     def _finder(self) -> BoneFinder:
         if self._naming is None:
             raise BoneSAMError(
-                "Bones cannot be found by name: no network for that is part of this version. "
+                "Bones cannot be found by name: the network for that, Resources/naming, is missing. "
                 "Draw a box around the bone, or click on it."
             )
         return BoneFinder(self.volume, self._naming)

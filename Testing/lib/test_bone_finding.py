@@ -139,8 +139,26 @@ def test_a_bone_whose_number_is_unsure_says_so():
     blocks = [
         Block("vertebra", (-20, -20, 20 * n), (20, 20, 20 * n + 19), number=20.44 - n) for n in range(3)
     ]
-    (bone,), _ = finder(*blocks).find("L1")
-    assert (bone.name, bone.sure) == ("L1 vertebra", False)
+    with pytest.raises(BoneNotFound, match="cannot be told in this scan which one is the L1 vertebra"):
+        finder(*blocks).find("L1")
+    bones, _ = finder(*blocks).find("all vertebrae")
+    assert [bone.sure for bone in bones] == [False] * 3
+
+
+def test_where_numbers_are_unsure_the_parts_of_the_mask_part_the_bones():
+    blocks = [
+        Block("vertebra", (-20, -20, 20 * n), (20, 20, 20 * n + 19), number=20.44 - n) for n in range(3)
+    ]
+    one = finder(*blocks)
+    labels = np.zeros(one.volume.shape, np.uint8)
+    for k in np.ndindex(one.volume.shape):
+        ras = (one.volume.ijk_to_ras @ [*k[::-1], 1])[:3]
+        if np.abs(ras[:2]).max() < 15 and 2 < ras[2] < 50:
+            labels[k] = 1 if ras[2] < 26 else 2  # a mask that parts elsewhere
+    split = one.split(labels)
+    assert [bone.name for bone in split.bones.values()] == ["vertebra", "vertebra"]
+    for part in (1, 2):
+        assert len(np.unique(split.labels[labels == part])) == 1
 
 
 @pytest.mark.parametrize("angle", [-40, 15, 30])
@@ -199,7 +217,7 @@ def test_a_radiograph_is_refused():
     for ask in (lambda: session.find("left femur"), lambda: session.segment_all(named=True)):
         with pytest.raises(BoneSAMError, match="radiograph"):
             ask()
-    with pytest.raises(BoneSAMError, match="no network for that"):
+    with pytest.raises(BoneSAMError, match="the network for that, Resources/naming, is missing"):
         Session(scan(), FakeEngine()).find("left femur")
 
 

@@ -25,7 +25,7 @@ def ras(bone):
 def spine(count, first=1, shift=0.0):
     """Vertebrae that touch, from the top down; the network reads numbers too high by `shift`."""
     return [
-        Block("vertebra", (-12, -12, 112 - 12 * n), (12, 12, 123 - 12 * n), number=first + n + shift)
+        Block("vertebra", (-12, -12, 112 - 18 * n), (12, 12, 129 - 18 * n), number=first + n + shift)
         for n in range(count)
     ]
 
@@ -131,3 +131,17 @@ def test_a_small_part_far_from_a_skull_is_something_else():
     mistaken = Block("skull", (-10, -10, 0), (10, 10, 12))
     (bone,) = found(skull, mistaken)
     assert ras(bone)[:, 2].min() > 55
+
+
+def test_a_spine_that_is_counted_too_finely_is_unsure():
+    blocks = [
+        Block("vertebra", (-12, -12, 100 - 8 * n), (12, 12, 107 - 8 * n), number=10 + n) for n in range(6)
+    ]
+    bones = found(*blocks)
+    assert [bone.place.number for bone in bones] == [10, 11, 12, 13, 14, 15]
+    assert {bone.name for bone in bones} == {"vertebra"}
+
+
+def test_a_vertebra_without_a_neighbor_is_unsure():
+    (bone,) = found(*spine(1, 20))
+    assert (bone.place.number, bone.sure) == (20, False)
