@@ -22,9 +22,9 @@ from BoneSAMLib.volume import Volume
 
 __all__ = ["BoneFinder", "BoneNotFound", "FoundBox", "Split", "asked_places", "not_found"]
 
-# A bone whose cells are less likely on average is a guess. On validation, of 83 bones that lie elsewhere 3
-# are found, with 0.5 7.
-LEAST_PROBABILITY = 0.65
+# A bone whose cells are less likely on average is a guess. On validation, of 83 bones that lie elsewhere one
+# is found, with 0.5 six.
+LEAST_PROBABILITY = 0.75
 REACH_MM, REACH_CELLS = 8.0, 1.5  # how far beyond the coarse cells of a bone its outline can lie
 # Of a bone's cells; the coarse cells reach beyond its outline, so that a whole mask covers some two thirds.
 LEAST_COVERED = 0.3
@@ -194,7 +194,7 @@ class BoneFinder:
         boxes = []
         for bone in self.bones:
             matrix = cells_to_voxels(self.volume, bone.grid)
-            voxels = np.rint(bone.cells[:, ::-1] @ matrix[:3, :3].T + matrix[:3, 3]).astype(int)
+            voxels = np.rint(bone.core[:, ::-1] @ matrix[:3, :3].T + matrix[:3, 3]).astype(int)
             i, j, k = voxels[((voxels >= 0) & (voxels < self.volume.size)).all(1)].T
             if len(i):
                 covered = float((found.labels[k, j, i] > 0).mean())
@@ -227,7 +227,7 @@ class BoneFinder:
 
     def _boxed(self, bone: FoundBone) -> FoundBox:
         """The bone's box, from a second look at it on a finer grid."""
-        corners = bone.grid.to_ras(bone.cells[:, ::-1])
+        corners = bone.grid.to_ras(bone.core[:, ::-1])
         finer = grid_around(corners.min(0), corners.max(0))
         box = self._box_of(bone)
         if finer.spacing < 0.75 * bone.grid.spacing:
@@ -243,7 +243,7 @@ class BoneFinder:
 
     def _box_of(self, bone: FoundBone) -> Box:
         matrix = cells_to_voxels(self.volume, bone.grid)
-        voxels = bone.cells[:, ::-1] @ matrix[:3, :3].T + matrix[:3, 3]
+        voxels = bone.core[:, ::-1] @ matrix[:3, :3].T + matrix[:3, 3]
         # Half a cell, or the outermost voxels would be those of cell centers.
         half = 0.5 * bone.grid.spacing / np.array(self.volume.spacing)
         size = np.array(self.volume.size)
