@@ -18,6 +18,7 @@ from BoneSAMLib.bone_table import BoneTarget, bone_table
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.prompts import Box
 from BoneSAMLib.result import AllBones
+from BoneSAMLib.segmentation import SMALLEST_BONE_MM3
 from BoneSAMLib.volume import Volume
 
 __all__ = ["BoneFinder", "BoneNotFound", "FoundBox", "Split", "asked_places", "not_found"]
@@ -205,7 +206,7 @@ class BoneFinder:
     def named(self, found: AllBones) -> AllBones:
         """Bones found without a prompt, parted by name."""
         start = time.perf_counter()
-        split = self.split(found.labels)
+        split = self._without_slivers(self.split(found.labels))
         count = int(split.labels.max(initial=0))
         planes = np.moveaxis(split.labels, 2 - self.volume.through_plane_axis, 0)
         areas = np.array(
@@ -220,6 +221,15 @@ class BoneFinder:
             found.slice_confidence,
             {value: bone.name for value, bone in split.bones.items()},
         )
+
+    def _without_slivers(self, split: Split) -> Split:
+        """Without what is too small for a bone: where a mask reaches a little into its neighbor's cells."""
+        sizes = np.bincount(split.labels.ravel())
+        kept = sizes * float(np.prod(self.volume.spacing)) >= SMALLEST_BONE_MM3
+        kept[0] = False
+        numbers = np.cumsum(kept, dtype=split.labels.dtype) * kept
+        bones = {int(numbers[value]): bone for value, bone in split.bones.items() if kept[value]}
+        return Split(numbers[split.labels], bones)
 
     def _seen(self, grid: ScanGrid) -> list[FoundBone]:
         bones = found_bones(self._naming.answer(self.volume, grid), grid)

@@ -150,15 +150,14 @@ def test_where_numbers_are_unsure_the_parts_of_the_mask_part_the_bones():
         Block("vertebra", (-20, -20, 20 * n), (20, 20, 20 * n + 19), number=20.44 - n) for n in range(3)
     ]
     one = finder(*blocks)
-    labels = np.zeros(one.volume.shape, np.uint8)
-    for k in np.ndindex(one.volume.shape):
-        ras = (one.volume.ijk_to_ras @ [*k[::-1], 1])[:3]
-        if np.abs(ras[:2]).max() < 15 and 2 < ras[2] < 50:
-            labels[k] = 1 if ras[2] < 26 else 2  # a mask that parts elsewhere
-    split = one.split(labels)
+    lower, upper = (
+        mask_of(one.volume, Block("vertebra", (-15, -15, low), (15, 15, high)))
+        for low, high in ((2, 26), (26.1, 50))
+    )
+    split = one.split(lower + 2 * upper.astype(np.uint8))
     assert [bone.name for bone in split.bones.values()] == ["vertebra", "vertebra"]
-    for part in (1, 2):
-        assert len(np.unique(split.labels[labels == part])) == 1
+    for part in (lower, upper):
+        assert len(np.unique(split.labels[part])) == 1
 
 
 @pytest.mark.parametrize("angle", [-40, 15, 30])
@@ -324,3 +323,14 @@ def test_all_bones_of_a_scan_with_names():
 
 def test_every_asked_place_has_a_name_for_the_sentence():
     assert all(name_of(place) for place in asked_places(understand("skeleton").targets))
+
+
+def test_what_a_mask_reaches_into_its_neighbor_is_no_bone():
+    volume = scan((4.0, 4.0, 4.0), (36, 34, 44))
+    mask = mask_of(volume, RIGHT)
+    labels = mask.astype(np.uint8)
+    labels[0, 0, 0] = 2  # a voxel far from all
+    found = AllBones(labels, 2, {1: 0.9, 2: 0.9}, 1.0, dict.fromkeys(range(44), 0.9))
+    named = finder(*BLOCKS, volume=volume).named(found)
+    assert (named.count, named.names) == (1, {1: "right femur"})
+    assert np.array_equal(named.labels, mask)
