@@ -266,7 +266,7 @@ def main(
     minutes: Annotated[
         float, typer.Option(min=0.01, help="How long, with earlier runs in the folder.")
     ] = 40.0,
-    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 6e-3,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
     synthetic: Annotated[float, typer.Option(help="Share of cubes that are anatomy, not scans.")] = 0.7,
     workers: Annotated[int, typer.Option(help="Processes that draw cubes.")] = 2,
     start: Annotated[
