@@ -56,7 +56,7 @@ class FoundBox:
     """Where a bone is.
 
     Attributes:
-        name: such as "left femur".
+        name: such as "left femur"; its kind alone where its number or side is unsure.
         box: around it, in voxels.
         probability: 0 to 1, of its being that kind of bone.
         sure: False where it may be its neighbor in the row or on the other side.
@@ -126,13 +126,12 @@ class BoneFinder:
         counts = np.bincount(split.labels.ravel())
         shares: dict[tuple[str, str | None], int] = {}
         for value, bone in split.bones.items():
-            alike = bone.place.kind, bone.place.side
-            shares[alike] = shares.get(alike, 0) + int(counts[value])
-        best = max(shares, key=lambda alike: shares[alike], default=None)
+            shares[_row_of(bone)] = shares.get(_row_of(bone), 0) + int(counts[value])
+        best = max(shares, key=lambda row: shares[row], default=None)
         if best is None or shares[best] < LEAST_SHARE * np.count_nonzero(mask):
             return None
         # A vertebra may have been seen as parts of two: it is one, of which the number is unsure.
-        own = [value for value, bone in split.bones.items() if (bone.place.kind, bone.place.side) == best]
+        own = [value for value, bone in split.bones.items() if _row_of(bone) == best]
         largest = max(own, key=lambda value: int(counts[value]))
         whole = counts[largest] >= LEAST_SHARE * shares[best]
         return replace(split.bones[largest], sure=split.bones[largest].sure and bool(whole))
@@ -241,15 +240,11 @@ class BoneFinder:
         finer = grid_around(corners.min(0), corners.max(0))
         box = self._box_of(bone)
         if finer.spacing < 0.75 * bone.grid.spacing:
-            again = [
-                other
-                for other in self._seen(finer)
-                if other.place.kind == bone.place.kind and other.place.side == bone.place.side
-            ]
+            again = [other for other in self._seen(finer) if _row_of(other) == _row_of(bone)]
             near = max(again, key=lambda other: _overlap(other, bone), default=None)
             if near is not None and _overlap(near, bone) > LEAST_SHARE:
                 box = self._box_of(near)
-        return FoundBox(name_of(bone.place), box, bone.probability, bone.sure)
+        return FoundBox(bone.name, box, bone.probability, bone.sure)
 
     def _box_of(self, bone: FoundBone) -> Box:
         matrix = cells_to_voxels(self.volume, bone.grid)
@@ -315,7 +310,7 @@ def _row_of(bone: FoundBone) -> tuple[str, str | None]:
 
 
 def _is_asked_as_row(place: BonePlace, places: Sequence[BonePlace]) -> bool:
-    """Whether all bones of a row are asked for: then their numbers do not matter."""
+    """Whether all bones of its row are asked for, or it is in none: then its number does not matter."""
     last = ROWS.get(place.kind, 0)
     return all(BonePlace(place.kind, number, place.side) in places for number in range(1, last + 1))
 

@@ -142,7 +142,7 @@ def test_a_bone_whose_number_is_unsure_says_so():
     with pytest.raises(BoneNotFound, match="cannot be told in this scan which one is the L1 vertebra"):
         finder(*blocks).find("L1")
     bones, _ = finder(*blocks).find("all vertebrae")
-    assert [bone.sure for bone in bones] == [False] * 3
+    assert [(bone.name, bone.sure) for bone in bones] == [("vertebra", False)] * 3
 
 
 def test_where_numbers_are_unsure_the_parts_of_the_mask_part_the_bones():
