@@ -19,30 +19,19 @@ MOST_CELLS = 1_500_000
 OVERLAP = 32
 
 
-def open_naming(
-    weights: str | Path | None, device: str = "auto", threads: int | None = None
-) -> "NamingEngine | None":
-    """The naming network of a folder; None opens the bundled one, and gives None where there is none.
-
-    Raises:
-        BoneSAMError: as `NamingEngine`.
-    """
-    if weights is None and not NAMING_WEIGHTS.exists():
-        return None
-    return NamingEngine(device, threads, NAMING_WEIGHTS if weights is None else Path(weights))
-
-
 class NamingEngine:
     """Answers what `model.naming.NamingNetwork` does; the graph is loaded at its first use.
+
+    `weights`: its folder; None for the bundled one.
 
     Raises:
         BoneSAMError: as `open_bundle`.
     """
 
     def __init__(
-        self, device: str = "auto", threads: int | None = None, weights: Path = NAMING_WEIGHTS
+        self, device: str = "auto", threads: int | None = None, weights: str | Path | None = None
     ) -> None:
-        self.bundle = open_bundle(weights, (GRAPH,))
+        self.bundle = open_bundle(NAMING_WEIGHTS if weights is None else weights, (GRAPH,))
         self._device, self._threads = device, threads
 
     @property

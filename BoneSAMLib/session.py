@@ -12,7 +12,7 @@ from BoneSAMLib.bundle import Bundle, open_bundle
 from BoneSAMLib.companion import Companion, check_fusion
 from BoneSAMLib.engine import Engine, OnnxEngine
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.naming_engine import open_naming
+from BoneSAMLib.naming_engine import NamingEngine
 from BoneSAMLib.prompts import Box, Point
 from BoneSAMLib.region import SliceFrame
 from BoneSAMLib.result import AllBones, Mask, Result
@@ -45,7 +45,7 @@ class Segmenter:
     ) -> None:
         self.bundle: Bundle = open_bundle(weights)
         self.engine: Engine = OnnxEngine(self.bundle, device, threads)
-        self.naming: Naming | None = open_naming(naming, device, threads)
+        self.naming: Naming = NamingEngine(device, threads, naming)
 
     def open(self, volume: Volume, others: Sequence[Volume] = (), fusion: str = "average") -> "Session":
         """Start working on a volume. Nothing is computed yet.
@@ -189,7 +189,7 @@ class Session:
     def _finder(self) -> BoneFinder:
         if self._naming is None:
             raise BoneSAMError(
-                "Bones cannot be found by name: the network for that, Resources/naming, is missing. "
+                "Bones cannot be found by name: this session was given no network for that. "
                 "Draw a box around the bone, or click on it."
             )
         return BoneFinder(self.volume, self._naming)

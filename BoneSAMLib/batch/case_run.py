@@ -115,7 +115,7 @@ def run_case(case: Case, segmenter: "Segmenter", settings: CaseSettings) -> Case
                 "prompts": case.prompts.digest(),
                 "weights": segmenter.bundle.digest,
             }
-            if case.prompts.are_names and segmenter.naming is not None:
+            if case.prompts.are_names:
                 digests["naming"] = segmenter.naming.digest
         if settings.resume and earlier is not None and is_valid(case, earlier, digests):
             remove_staging(case)

@@ -157,7 +157,7 @@ def test_perfect_answers_cost_nothing():
         assert losses(*wrong, drawn(RIB, 7, 1))[0].detach() > 0.01  # a number has a small share
     bone, which = answer(RIB, 7, 20.0)
     for wrong in (-bone, torch.full_like(bone, 20.0), torch.full_like(bone, -20.0)):
-        assert float(losses(wrong, which, drawn(RIB, 7, 1))[0]) > 0.3
+        assert losses(wrong, which, drawn(RIB, 7, 1))[0].detach() > 0.3
 
 
 def test_voxels_that_nobody_knows_do_not_count():

@@ -269,8 +269,6 @@ def main(
     try:
         segmenter = Segmenter(device="cpu", naming=naming)
         network = segmenter.naming
-        if network is None:
-            raise BoneSAMError("There is no naming network: give the folder of one with --naming.")
         asked: list[Asked] = []
         false: list[tuple[str, str, bool]] = []
         named: list[Named] = []
