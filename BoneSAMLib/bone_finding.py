@@ -8,25 +8,23 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from BoneSAMLib.bone_kinds import ROWS, BonePlace, bones_at, name_of, place_of
 from BoneSAMLib.bone_map import FoundBone, found_bones
+from BoneSAMLib.bone_parting import Split, parted, row_of, without_slivers
 from BoneSAMLib.bone_phrases import understand
 from BoneSAMLib.bone_scan import Array, ScanGrid, cells_to_voxels, grid_around, grid_of
 from BoneSAMLib.bone_table import BoneTarget, bone_table
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.prompts import Box
 from BoneSAMLib.result import AllBones
-from BoneSAMLib.segmentation import SMALLEST_BONE_MM3
 from BoneSAMLib.volume import Volume
 
-__all__ = ["BoneFinder", "BoneNotFound", "FoundBox", "Split", "asked_places", "not_found"]
+__all__ = ["BoneFinder", "BoneNotFound", "FoundBox", "asked_places", "not_found"]
 
 # A bone whose cells are less likely on average is a guess. On validation, of 83 bones that lie elsewhere one
 # is found, with 0.5 six.
 LEAST_PROBABILITY = 0.75
-REACH_MM, REACH_CELLS = 8.0, 1.5  # how far beyond the coarse cells of a bone its outline can lie
 # Of a bone's cells; the coarse cells reach beyond its outline, so that a whole mask covers some two thirds.
 LEAST_COVERED = 0.3
 LEAST_SHARE = 0.5  # of a mask must lie in a bone for it to have the bone's name
@@ -66,14 +64,6 @@ class FoundBox:
     box: Box
     probability: float
     sure: bool
-
-
-@dataclass(frozen=True)
-class Split:
-    """Labels [k, j, i] parted by bone, and the bone of each value that has a name."""
-
-    labels: NDArray[Any]
-    bones: dict[int, FoundBone]
 
 
 class BoneFinder:
@@ -126,68 +116,19 @@ class BoneFinder:
         counts = np.bincount(split.labels.ravel())
         shares: dict[tuple[str, str | None], int] = {}
         for value, bone in split.bones.items():
-            shares[_row_of(bone)] = shares.get(_row_of(bone), 0) + int(counts[value])
+            shares[row_of(bone)] = shares.get(row_of(bone), 0) + int(counts[value])
         best = max(shares, key=lambda row: shares[row], default=None)
         if best is None or shares[best] < LEAST_SHARE * np.count_nonzero(mask):
             return None
         # A vertebra may have been seen as parts of two: it is one, of which the number is unsure.
-        own = [value for value, bone in split.bones.items() if _row_of(bone) == best]
+        own = [value for value, bone in split.bones.items() if row_of(bone) == best]
         largest = max(own, key=lambda value: int(counts[value]))
         whole = counts[largest] >= LEAST_SHARE * shares[best]
         return replace(split.bones[largest], sure=split.bones[largest].sure and bool(whole))
 
     def split(self, labels: NDArray[Any]) -> Split:
-        """Give every voxel that is labelled [k, j, i] to the nearest bone, so that touching bones part.
-
-        What is near no bone keeps its own labels. Numbers are new, and without gaps.
-        """
-        bones = self.bones
-        grid = grid_of(self.volume)
-        owner = np.zeros(grid.shape, np.int32)
-        for number, bone in enumerate(bones, start=1):
-            w, v, u = bone.cells.T
-            owner[w, v, u] = number
-        if bones:
-            reach = max(REACH_MM / grid.spacing, REACH_CELLS)
-            far, nearest = ndimage.distance_transform_edt(owner == 0, return_indices=True)
-            owner = np.where(far <= reach, owner[tuple(nearest)], 0).astype(np.int32)
-        to_cells = np.linalg.inv(cells_to_voxels(self.volume, grid))
-        count, others = len(bones) + 1, 1 + int(labels.max(initial=0))
-        # Where the numbers of a row are unsure, so is where its bones part: its own labels do that better.
-        rows = list(dict.fromkeys(_row_of(bone) for bone in bones if not bone.sure and bone.place.number))
-        row_of = np.zeros(count, np.int64)
-        for number, bone in enumerate(bones, start=1):
-            sure = bone.sure or not bone.place.number
-            row_of[number] = -1 if sure else 1 + rows.index(_row_of(bone))
-        largest = count + (len(rows) + 1) * others
-        combined = np.zeros(labels.shape, np.min_scalar_type(largest))
-        is_used = np.zeros(largest + 1, np.bool_)
-        for k, plane in enumerate(labels):
-            j, i = np.nonzero(plane)
-            if len(i):
-                places = to_cells[:3, :3] @ np.stack([i, j, np.full_like(i, k)]) + to_cells[:3, 3:]
-                u, v, w = np.rint(places).astype(int)
-                owners = owner[
-                    np.clip(w, 0, grid.shape[0] - 1),
-                    np.clip(v, 0, grid.shape[1] - 1),
-                    np.clip(u, 0, grid.shape[2] - 1),
-                ]
-                # A bone with a name is one, whatever parts it was seen in.
-                own = count + row_of[owners] * others + plane[j, i].astype(np.int64)
-                values = np.where(row_of[owners] < 0, owners, own)
-                combined[k, j, i] = values
-                is_used[values] = True
-        used = np.flatnonzero(is_used)
-        numbers = np.zeros(largest + 1, np.min_scalar_type(len(used)))
-        numbers[used] = np.arange(1, len(used) + 1)
-        seen = {}
-        for one in used.tolist():
-            row = (one - count) // others
-            if one < count:
-                seen[int(numbers[one])] = bones[one - 1]
-            elif row > 0:
-                seen[int(numbers[one])] = next(bone for bone in bones if _row_of(bone) == rows[row - 1])
-        return Split(numbers[combined], seen)
+        """Labels [k, j, i] parted by the bones of this scan; see `parted`."""
+        return parted(labels, self.volume, self.bones, grid_of(self.volume))
 
     def missed(self, found: AllBones) -> list[FoundBox]:
         """The bones that are recognized, but of which masks found without a prompt hold next to nothing."""
@@ -205,7 +146,7 @@ class BoneFinder:
     def named(self, found: AllBones) -> AllBones:
         """Bones found without a prompt, parted by name."""
         start = time.perf_counter()
-        split = self._without_slivers(self.split(found.labels))
+        split = without_slivers(self.split(found.labels), float(np.prod(self.volume.spacing)))
         count = int(split.labels.max(initial=0))
         planes = np.moveaxis(split.labels, 2 - self.volume.through_plane_axis, 0)
         areas = np.array(
@@ -221,15 +162,6 @@ class BoneFinder:
             {value: bone.name for value, bone in split.bones.items()},
         )
 
-    def _without_slivers(self, split: Split) -> Split:
-        """Without what is too small for a bone: where a mask reaches a little into its neighbor's cells."""
-        sizes = np.bincount(split.labels.ravel())
-        kept = sizes * float(np.prod(self.volume.spacing)) >= SMALLEST_BONE_MM3
-        kept[0] = False
-        numbers = np.cumsum(kept, dtype=split.labels.dtype) * kept
-        bones = {int(numbers[value]): bone for value, bone in split.bones.items() if kept[value]}
-        return Split(numbers[split.labels], bones)
-
     def _seen(self, grid: ScanGrid) -> list[FoundBone]:
         bones = found_bones(self._naming.answer(self.volume, grid), grid)
         return [bone for bone in bones if bone.probability >= LEAST_PROBABILITY]
@@ -240,7 +172,7 @@ class BoneFinder:
         finer = grid_around(corners.min(0), corners.max(0))
         box = self._box_of(bone)
         if finer.spacing < 0.75 * bone.grid.spacing:
-            again = [other for other in self._seen(finer) if _row_of(other) == _row_of(bone)]
+            again = [other for other in self._seen(finer) if row_of(other) == row_of(bone)]
             near = max(again, key=lambda other: _overlap(other, bone), default=None)
             if near is not None and _overlap(near, bone) > LEAST_SHARE:
                 box = self._box_of(near)
@@ -303,10 +235,6 @@ def _is_asked_with_others(target: BoneTarget, targets: Container[BoneTarget]) ->
         if all(other in targets for other in others) and any(place_of(other) for other in others):
             return True
     return False
-
-
-def _row_of(bone: FoundBone) -> tuple[str, str | None]:
-    return bone.place.kind, bone.place.side
 
 
 def _is_asked_as_row(place: BonePlace, places: Sequence[BonePlace]) -> bool:
