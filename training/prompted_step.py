@@ -1,7 +1,7 @@
 """One training step's losses: prompts as a user gives them, round by round, and what the network answers."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from BoneSAMLib.model.bonesam import BoneSAM
@@ -15,7 +15,8 @@ def losses_of(
 ) -> tuple[Tensor, dict[str, float]]:
     """Total loss of a batch, and Dice by kind of prompt, of the first and the last round.
 
-    The batch is one of `training.sampling` samples: B cases of two slices each.
+    The batch is one of `training.sampling` samples: B cases of two slices each. Where only the depth attention
+    learns, nothing else is asked.
     """
     count = len(batch["mode"])
     slices = batch["slices"].flatten(0, 1).to(device, torch.float32)
@@ -39,6 +40,8 @@ def losses_of(
     if bool(batch["has_cube"].any()):
         total, attention, use = _attend(model, batch, boxes, with_box & ~flat, size, device)
         facts["cube"] = total.item()
+    if model.training and not _learns(model.encoder, model.decoder):
+        return total, facts
 
     embedding, skip = model.encoder(slices)
     prompts = Prompts.empty(count)
@@ -69,6 +72,10 @@ def losses_of(
         previous = functional.interpolate(best[:, None], size=previous.shape[-2:], mode="bilinear")
         _correct(prompts, best, target, weight, batch["depths"])
     return total, facts
+
+
+def _learns(*parts: nn.Module) -> bool:
+    return any(parameter.requires_grad for part in parts for parameter in part.parameters())
 
 
 def _attend(

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from BoneSAMLib.bundle import BUNDLED_WEIGHTS, MANIFEST, open_bundle
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.model.encoder import ConvNorm
-from BoneSAMLib.model.folded_unet import ConvNorm3d
 
 BUNDLED = "bundle"
 
@@ -62,9 +61,9 @@ def _unfolded(model: nn.Module, folded: dict[str, Tensor]) -> dict[str, Tensor]:
     norms = {}
     for name, module in model.named_modules():
         bias = folded.get(f"{name}.0.bias")
-        if not isinstance(module, ConvNorm | ConvNorm3d) or bias is None:
+        if not isinstance(module, ConvNorm) or bias is None:
             continue
-        norm = cast("nn.BatchNorm2d | nn.BatchNorm3d", module[1])
+        norm = cast("nn.BatchNorm2d", module[1])
         norms[f"{name}.1.weight"] = torch.full_like(bias, (1.0 + norm.eps) ** 0.5)
         norms[f"{name}.1.bias"] = bias
         norms[f"{name}.1.running_mean"] = torch.zeros_like(bias)

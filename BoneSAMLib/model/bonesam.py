@@ -10,7 +10,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .decoder import BoneMaskDecoder
 from .depth_attention import DepthAttention
 from .encoder import ConvNorm, ImageEncoder, double
-from .folded_unet import ConvNorm3d
 from .prompt_encoder import SpatialPromptEncoder
 
 
@@ -103,10 +102,10 @@ class BoneSAM(nn.Module):
 
 
 def fuse_norms(model: nn.Module) -> None:
-    """Fold every batch norm of a model into the convolution before it, in place."""
+    """Fold every batch norm of a model into the convolution before it, in place; instance norms stay."""
     model.eval()
     for module in model.modules():
-        if isinstance(module, ConvNorm | ConvNorm3d):
-            convolution = cast(nn.Conv2d | nn.Conv3d, module[0])
+        if isinstance(module, ConvNorm):
+            convolution = cast(nn.Conv2d, module[0])
             module[0] = fuse_conv_bn_eval(convolution, cast(_BatchNorm, module[1]))
             module[1] = nn.Identity()
