@@ -12,7 +12,7 @@ from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.errors import BoneSAMError, Cancelled
 from BoneSAMLib.prompt_tokens import Clicks, SlicePrompts
 from BoneSAMLib.prompts import Box, Point
-from BoneSAMLib.region import PIXELS, Array, Region, SliceFrame, Vector
+from BoneSAMLib.region import PIXELS, Array, Region, SliceFrame, Vector, interpolation
 from BoneSAMLib.result import AllBones, Mask, Result, Stack
 from BoneSAMLib.slice_decoder import BATCH, SliceDecoder
 from BoneSAMLib.volume import Int3, Volume
@@ -37,6 +37,7 @@ SMALLEST_PART = 0.1  # of the largest component: smaller ones are specks beside 
 SMALLEST_BONE_MM3 = 150.0  # without a prompt, anything smaller is noise (a pisiform has 1000 mm3)
 SMALLEST_BONE_PIXELS = 30  # the same in a single slice
 REVIEWED = 10
+FIRST_LOOK = 5  # slices of a box whose masks are shown before all the others are looked at
 
 
 class Cancel(Protocol):
@@ -155,7 +156,7 @@ class Segmentation:
         box = self.faces_of(start, np.array([seed]), logits[:, 0])
         if box is None:
             return self.in_box(low, high, clicks)
-        self.show_slice(start, seed, logits[0, 0])
+        self.show(start, np.array([seed]), logits[:, 0])
         found = {seed: box}
         fronts = dict.fromkeys((1, -1), (seed, start, logits[0, 0]))
         while fronts:
@@ -206,6 +207,7 @@ class Segmentation:
         prompts = self.boxed(low, high, clicks)
         first, last = prompts.reach(self.frame)
         indices = np.arange(first, last + 1)
+        self.show_first_look(region, indices, prompts)
         logits, iou = self.decode(region, indices, prompts)
         # A copy, or the result would hold on to the three masks that it does not use.
         return Stack(region, indices, logits[:, 0].copy(), iou[:, 0], low, high)
@@ -342,10 +344,7 @@ class Segmentation:
         """
         self.step(1.0)
         rows, columns = stack.region.voxels
-        inside = np.empty((len(stack.indices), rows.stop - rows.start, columns.stop - columns.start), bool)
-        for begin in range(0, len(inside), BATCH):  # logits at full resolution take much memory
-            part = slice(begin, begin + BATCH)
-            inside[part] = stack.region.to_voxels(stack.logits[part]) > 0
+        inside = _inside(stack.region, stack.logits)
         clicks = self.clicks(points)
         clicked = np.rint(clicks.places[clicks.positive]).astype(int)
         inside = without_specks(inside, clicked - [columns.start, rows.start, stack.first], SMALLEST_PART)
@@ -383,16 +382,28 @@ class Segmentation:
         begin, end = self.stage
         self.report(begin + (end - begin) * fraction, "segmenting")
 
-    def show_slice(self, region: Region, index: int, plane: Array) -> None:
-        """Hand out the mask of one slice: the whole bone takes about ten times as long."""
+    def show_first_look(self, region: Region, indices: NDArray[np.int64], prompts: SlicePrompts) -> None:
+        """Hand out a mask from a few slices, interpolated between them, before all are looked at."""
+        if self.preview is None or len(indices) < 2 * FIRST_LOOK:
+            return
+        stage, self.stage = self.stage, (self.done, self.done)
+        few = np.rint(np.linspace(indices[0], indices[-1], FIRST_LOOK)).astype(np.int64)
+        logits, _ = self.decode(region, few, prompts)
+        self.stage = stage
+        along = interpolation(np.interp(indices, few, np.arange(FIRST_LOOK)), FIRST_LOOK, 1.0)
+        planes = along @ logits[:, 0].reshape(FIRST_LOOK, -1)
+        self.show(region, indices, planes.reshape(-1, LOGIT_SIZE, LOGIT_SIZE))
+
+    def show(self, region: Region, indices: NDArray[np.int64], logits: Array) -> None:
+        """Hand out the mask that logits [n, 128, 128] of neighboring slices show."""
         if self.preview is None:
             return
         shape, start = list(self.volume.shape), [0, 0, 0]
         across = 2 - self.frame.axis
-        shape[across], start[across] = 1, index
+        shape[across], start[across] = len(indices), int(indices[0])
         slab = np.zeros(shape, bool)
         rows, columns = region.voxels
-        self.frame.of_array(slab)[0, rows, columns] = region.to_voxels(plane[None])[0] > 0
+        self.frame.of_array(slab)[:, rows, columns] = _inside(region, logits)
         k, j, i = start
         self.preview(CroppedMask.from_crop(self.volume.shape, (k, j, i), slab))
 
@@ -467,6 +478,16 @@ def _including(low: Vector, high: Vector, clicks: Clicks) -> tuple[Vector, Vecto
     return np.minimum(low, (places - 0.5).min(0, initial=np.inf)), np.maximum(
         high, (places + 0.5).max(0, initial=-np.inf)
     )
+
+
+def _inside(region: Region, logits: Array) -> Mask:
+    """Logits [n, 128, 128] of slices as masks [n, rows, columns] of the region's voxels."""
+    rows, columns = region.voxels
+    inside = np.empty((len(logits), rows.stop - rows.start, columns.stop - columns.start), bool)
+    for begin in range(0, len(inside), BATCH):  # logits at full resolution take much memory
+        part = slice(begin, begin + BATCH)
+        inside[part] = region.to_voxels(logits[part]) > 0
+    return inside
 
 
 def _pooled(logits: Array) -> Array:
