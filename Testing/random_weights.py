@@ -11,7 +11,7 @@ def random_model():
         torch.manual_seed(0)
         model = BoneSAM()
         for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm3d):
+            if isinstance(module, torch.nn.BatchNorm2d):
                 # Fresh norms do nothing, and those of the residual blocks block everything.
                 torch.nn.init.uniform_(module.weight, 0.8, 1.2)
                 torch.nn.init.normal_(module.bias, 0, 0.1)

@@ -124,7 +124,7 @@ def _graph(model: Any, part: str) -> onnx.ModelProto:
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module.eval(), inputs, input_names=names, output_names=outputs, dynamic_shapes=shapes,
-            dynamo=True, optimize=False, external_data=False, verbose=False,
+            dynamo=True, optimize=part == "depth_attention", external_data=False, verbose=False,
         )  # fmt: skip
     assert program is not None
     graph = program.model_proto

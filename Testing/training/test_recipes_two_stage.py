@@ -55,6 +55,22 @@ def test_the_second_stage_leaves_the_encoder_as_it_is(tmp_path):
         assert any(name.startswith(part) for name in changed)
 
 
+def test_a_phase_of_the_depth_attention_alone_asks_nothing_else(tmp_path):
+    (phase,) = read_config(CONFIGS / "attention.yaml").phases.values()
+    store = write_store(tmp_path / "store")
+    mixture = {"synthetic": 1.0, "unlabelled": 0.0, "radiograph": 0.0}
+    phase = Phase(steps=1, size=64, batch=1, rounds=1, attention=1.0, learn=phase.learn, mixture=mixture)
+    run = Trainer(Config({"x": phase}, dim=16, workers=0, tensorboard=False), store, tmp_path / "run", "cpu")
+    choose_learning(run.model, phase)
+    run.model.encoder.forward = run.model.decoder.forward = None  # calling either is an error
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    facts = run.train_step([next(iter(Samples(store, "train", phase, 0)))], phase)
+    assert set(facts) == {"cube", "loss", "norm"}
+    after = run.model.state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"depth_attention"}
+
+
 def test_norms_of_frozen_parts_keep_their_statistics():
     model = BoneSAM(16)
     choose_learning(model, Phase(steps=1, learn=["masks"]))
