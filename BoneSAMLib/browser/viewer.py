@@ -42,6 +42,7 @@ _TOOLS = {
     "positive_point": (Tool.POSITIVE_POINT, False),
     "negative_point": (Tool.NEGATIVE_POINT, False),
 }
+SURFACE_DELAY = 0.3  # seconds
 _OPTIONS = ("live", "depth_attention", "keep_inside", "remove_small_islands", "smoothing_mm")
 
 
@@ -402,7 +403,9 @@ class Viewer:
                 self._quad.go_to(box_center(panel.box, self._presenter.volume))
         if panel.active_segment != before.active_segment or panel.state is not State.READY:
             self._touch_up.put_down()
-        self._loop.call_later(BREATH, self._run, self._update_surfaces)
+        if panel.state is not State.RUNNING:
+            # Slices are drawn first, surfaces keep the loop for half a second; a first look gets none.
+            self._loop.call_later(SURFACE_DELAY, self._run, self._update_surfaces)
         self._freed_memory.soon()
 
     def _show_message(self, message: Message) -> None:
