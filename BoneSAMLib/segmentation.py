@@ -82,7 +82,9 @@ class Segmentation:
         low_ijk, high_ijk = box.to_ijk(self.volume)
         thin = _thin_axis(low_ijk, high_ijk)
         if thin is None or self.volume.is_projection:
-            return self.in_box(*self.faces(low_ijk, high_ijk), self.clicks(points))
+            low, high = self.faces(low_ijk, high_ijk)
+            self.show_first_look(low, high, self.clicks(points))
+            return self.in_box(low, high, self.clicks(points))
         if thin != self.frame.axis and _serves_as_stack(self.volume, thin):
             self.frame = self.frames[thin]
         low, high = self.faces(low_ijk, high_ijk)
@@ -207,7 +209,6 @@ class Segmentation:
         prompts = self.boxed(low, high, clicks)
         first, last = prompts.reach(self.frame)
         indices = np.arange(first, last + 1)
-        self.show_first_look(region, indices, prompts)
         logits, iou = self.decode(region, indices, prompts)
         # A copy, or the result would hold on to the three masks that it does not use.
         return Stack(region, indices, logits[:, 0].copy(), iou[:, 0], low, high)
@@ -382,13 +383,16 @@ class Segmentation:
         begin, end = self.stage
         self.report(begin + (end - begin) * fraction, "segmenting")
 
-    def show_first_look(self, region: Region, indices: NDArray[np.int64], prompts: SlicePrompts) -> None:
-        """Hand out a mask from a few slices, interpolated between them, before all are looked at."""
+    def show_first_look(self, low: Vector, high: Vector, clicks: Clicks) -> None:
+        """Hand out a mask from a few slices of a 3D box, interpolated between them."""
+        low, high = _including(low, high, clicks)
+        indices = np.arange(round(low[2] + 0.5), round(high[2] - 0.5) + 1)
         if self.preview is None or len(indices) < 2 * FIRST_LOOK:
             return
-        stage, self.stage = self.stage, (self.done, self.done)
+        region = self.region_of(low, high)
         few = np.rint(np.linspace(indices[0], indices[-1], FIRST_LOOK)).astype(np.int64)
-        logits, _ = self.decode(region, few, prompts)
+        stage, self.stage = self.stage, (0.0, 0.0)
+        logits, _ = self.decode(region, few, self.boxed(low, high, clicks))
         self.stage = stage
         along = interpolation(np.interp(indices, few, np.arange(FIRST_LOOK)), FIRST_LOOK, 1.0)
         planes = along @ logits[:, 0].reshape(FIRST_LOOK, -1)

@@ -111,8 +111,8 @@ class Session:
             depth_attention: False looks at each slice and its neighbors only.
             progress: called with a fraction, never falling and 1 at the end, and a word.
             cancel: asked between batches of slices.
-            preview: called with masks to look at meanwhile: of the slice that prompts were drawn on, and of
-                the whole bone from a few of its slices. Not for a correction.
+            preview: called with a mask to look at meanwhile: that of the slice that prompts were drawn on, or
+                what a few slices of a 3D box tell. Not for a correction.
 
         Raises:
             BoneSAMError: no prompt, a prompt outside of the volume, a mask that is empty or of another shape.

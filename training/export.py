@@ -120,11 +120,13 @@ def _graph(model: Any, part: str) -> onnx.ModelProto:
         )
     if part != "depth_attention":  # *inputs of `_Named` count as one argument
         shapes = (shapes,)
+    # Unoptimized, an instance norm is a function that ONNX Runtime does not know.
+    optimize = part == "depth_attention"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module.eval(), inputs, input_names=names, output_names=outputs, dynamic_shapes=shapes,
-            dynamo=True, optimize=part == "depth_attention", external_data=False, verbose=False,
+            dynamo=True, optimize=optimize, external_data=False, verbose=False,
         )  # fmt: skip
     assert program is not None
     graph = program.model_proto

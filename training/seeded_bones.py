@@ -28,8 +28,8 @@ LEAST_HU = 150.0
 BLUR_VOXELS = 0.5
 # Where bones touch, their joint is thin and little dense: a way through it counts as this much longer.
 DENSE_HU, JOINT_LENGTH = 450.0, 10.0
-# In voxels of dense bone. Calcified cartilage and vessels have no seeds: they are farther from all seeds.
-MOST_LENGTH = 120.0
+# In mm of dense bone. Calcified cartilage and vessels have no seeds: they are farther from all seeds.
+MOST_LENGTH_MM = 180.0
 MARROW_VOXELS = 2  # half the width of a gap in the cortex through which marrow is still inside
 MARGIN = 2 * MARROW_VOXELS
 END_VOXELS = 1  # the outermost slice of a resampled scan may be blank
@@ -53,7 +53,9 @@ def read_seeds(path: Path) -> Seeds:
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        points = {name: np.array(rows, float).reshape(-1, 3) for name, rows in raw["bones"].items()}
+        points = {name: np.array(rows, float) for name, rows in raw["bones"].items()}
+        if not points or any(rows.ndim != 2 or rows.shape[1] != 3 for rows in points.values()):
+            raise ValueError("every bone needs points of three coordinates")
         return Seeds(raw["id"], raw["license"], raw["body_region"], points)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BoneSAMError(
@@ -64,12 +66,13 @@ def read_seeds(path: Path) -> Seeds:
 def seeded_bones(volume: Volume, seeds: Seeds) -> NDArray[np.uint8]:
     """Labels [k, j, i]: 1, 2, ... in the order of the seeds' names.
 
-    Every voxel of bone goes to the seed with the shortest way through bone.
+    Every voxel of bone goes to the seed with the shortest way through bone. Takes about 100 bytes a voxel.
 
     Raises:
         BoneSAMError: a seed lies outside of the scan or in no bone.
     """
-    density = ndimage.gaussian_filter(volume.array.astype(np.float32), BLUR_VOXELS)
+    hounsfield = volume.array.astype(np.float32) + np.float32(volume.intensity_offset)
+    density = ndimage.gaussian_filter(hounsfield, BLUR_VOXELS)
     bone = density > LEAST_HU
     to_ijk = np.linalg.inv(volume.ijk_to_ras)
     starts, owners = [], []
@@ -82,36 +85,36 @@ def seeded_bones(volume: Volume, seeds: Seeds) -> NDArray[np.uint8]:
         starts.append(places)
         owners.append(np.full(len(places), label))
     length = 1 + (JOINT_LENGTH - 1) * np.clip((DENSE_HU - density) / (DENSE_HU - LEAST_HU), 0, 1) ** 2
-    labels = _nearest(np.where(bone, length, -1.0), np.concatenate(starts), np.concatenate(owners))
-    return _with_marrow(labels)
+    graph = MCP_Geometric(np.where(bone, length, -1.0), sampling=tuple(volume.spacing[::-1]))
+    return _with_marrow(_nearest(graph, volume.shape, np.concatenate(starts), np.concatenate(owners)))
 
 
 def _nearest(
-    length: NDArray[np.float64], starts: NDArray[np.intp], owners: NDArray[np.intp]
+    graph: Any, shape: tuple[int, int, int], starts: NDArray[np.intp], owners: NDArray[np.intp]
 ) -> NDArray[np.uint8]:
-    """The owner of the start that is nearest to each voxel; 0 where none is near. Negative: no way."""
-    graph = MCP_Geometric(length, sampling=(1, 1, 1))
+    """The owner of the start that is nearest to each voxel; 0 where none is near."""
     distance, steps = graph.find_costs(starts)
     # Each voxel points to the one before it on its way; following that again and again ends at a start.
-    strides = np.array([length.shape[1] * length.shape[2], length.shape[2], 1])
-    offsets = np.array([*(np.asarray(graph.offsets) @ strides), 0, 0])  # -1, -2: not reached, a start
-    before = np.arange(length.size) - offsets[steps.ravel()]
+    strides = np.array([shape[1] * shape[2], shape[2], 1])
+    offsets = np.array([*(np.asarray(graph.offsets) @ strides), 0, 0])  # -1, -2: a start, not reached
+    before = np.arange(steps.size) - offsets[steps.ravel()]
     while not np.array_equal(further := before[before], before):
         before = further
-    owner = np.zeros(length.size, np.uint8)
-    owner[np.ravel_multi_index(tuple(starts.T), length.shape)] = owners
-    labels = owner[before].reshape(length.shape)
-    labels[~(distance <= MOST_LENGTH)] = 0
+    owner = np.zeros(steps.size, np.uint8)
+    owner[np.ravel_multi_index(tuple(starts.T), shape)] = owners
+    labels = owner[before].reshape(shape)
+    labels[~(distance <= MOST_LENGTH_MM)] = 0
     return labels
 
 
 def _with_marrow(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """With the holes of each bone filled."""
+    """With the holes of each bone filled, and gaps and notches that are no wider than those in a cortex."""
     filled = labels.copy()
     for label, window in enumerate(ndimage.find_objects(labels), start=1):
         if window is None:
             continue
-        solid = ndimage.binary_closing(_capped(labels == label, window), iterations=MARROW_VOXELS)
+        bone = _capped(labels[window] == label, window, labels.shape)
+        solid = ndimage.binary_closing(bone, iterations=MARROW_VOXELS)
         # The vertebral canal is a hole of axial slices alone, marrow one of others too.
         holes = np.zeros(solid.shape, np.uint8)
         for axis in range(3):
@@ -123,10 +126,10 @@ def _with_marrow(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return filled
 
 
-def _capped(bone: Mask, window: tuple[slice, ...]) -> Mask:
-    """A bone's window with a margin; where the scan ends, the bone ends there in a closed face."""
-    framed = np.pad(bone[window], MARGIN)
-    for axis, (part, count) in enumerate(zip(window, bone.shape, strict=True)):
+def _capped(bone: Mask, window: tuple[slice, ...], shape: tuple[int, ...]) -> Mask:
+    """A bone with a margin; where the scan of `shape` ends, the bone ends there in a closed face."""
+    framed = np.pad(bone, MARGIN)
+    for axis, (part, count) in enumerate(zip(window, shape, strict=True)):
         faces = np.moveaxis(framed, axis, 0)
         if part.start <= END_VOXELS:
             faces[MARGIN - 1] = ndimage.binary_fill_holes(faces[MARGIN])
@@ -139,9 +142,16 @@ def write_case(scan: Path, seeds: Seeds, labels: NDArray[np.uint8], volume: Volu
     """Write the masks, and an index that `training.ingest` reads.
 
     Raises:
-        BoneSAMError: they cannot be written.
+        BoneSAMError: they cannot be written, or there are others.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BoneSAMError(f"The masks cannot be written to '{out}': {error.strerror}.") from error
+    if (out / INDEX).exists():
+        raise BoneSAMError(
+            f"There are masks in '{out}' already: name another folder for those of '{seeds.id}'."
+        )
     mask = f"{seeds.id}.seeded.nii.gz"
     write_mask(labels, volume, out / mask)
     row: dict[str, Any] = {

@@ -13,6 +13,8 @@ from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.model.encoder import ConvNorm
 
 BUNDLED = "bundle"
+# What the depth attention had with batch norms, folded or not: its other tensors would fit and mean nothing.
+OLD_ATTENTION = {"depth_attention.stem.0.0.bias", "depth_attention.stem.0.1.running_mean"}
 
 
 def weights_file(start: str | Path) -> Path:
@@ -37,12 +39,17 @@ def begin_from(model: nn.Module, weights: Path) -> bool:
     whose statistics change nothing: they must stay so, see `freeze_norms` of the configuration.
 
     Raises:
-        BoneSAMError: the file cannot be read, or nothing in it fits.
+        BoneSAMError: the file cannot be read, is of an earlier network, or nothing in it fits.
     """
     try:
         found = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise BoneSAMError(f"The weights '{weights}' to start from cannot be read: {error}") from error
+    if OLD_ATTENTION & set(found):
+        raise BoneSAMError(
+            f"The depth attention of '{weights}' is an earlier one, with batch norms: begin with weights "
+            "that this version made."
+        )
     own = model.state_dict()
     folded = is_folded(found)
     if folded:

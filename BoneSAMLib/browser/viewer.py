@@ -403,9 +403,7 @@ class Viewer:
                 self._quad.go_to(box_center(panel.box, self._presenter.volume))
         if panel.active_segment != before.active_segment or panel.state is not State.READY:
             self._touch_up.put_down()
-        if panel.state is not State.RUNNING:
-            # Slices are drawn first, surfaces keep the loop for half a second; a first look gets none.
-            self._loop.call_later(SURFACE_DELAY, self._run, self._update_surfaces)
+        self._loop.call_later(SURFACE_DELAY, self._run, self._update_surfaces)
         self._freed_memory.soon()
 
     def _show_message(self, message: Message) -> None:
@@ -443,7 +441,9 @@ class Viewer:
         return self._view.store.segmentationNode, self._view.preview.segmentation_node
 
     def _update_surfaces(self) -> None:
-        self._solid.update(*self._segmentations)
+        # They keep the loop for half a second: slices are drawn before, and a first look gets none.
+        if self._presenter.panel.state is not State.RUNNING:
+            self._solid.update(*self._segmentations)
 
     def _soon(self, word: str, call: Callable[[], None]) -> None:
         """Do what keeps the views from being drawn for a moment, once the page says so."""

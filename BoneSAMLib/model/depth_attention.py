@@ -13,7 +13,8 @@ class DepthAttention(FoldedUNet3d):
     """Cube [N, 2, D, H, W] (intensity 0..1, inside-the-box 0/1) -> logits [N, 2, D, H, W].
 
     Output channel 0: any bone. Output channel 1: the bone meant by the box. Without a box the second input
-    channel is zero everywhere and the second output means any bone as well. D, H, W are multiples of 16.
+    channel is zero everywhere and the second output means any bone as well. D, H, W are multiples of 16,
+    not all of them 16.
     """
 
     def __init__(self) -> None:

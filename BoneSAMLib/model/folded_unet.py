@@ -1,8 +1,7 @@
 """A 3D U-Net whose finest convolutions run at half resolution, on 2x2x2 voxels folded into channels.
 
 At full resolution they would take three quarters of the time. Every volume has its own (instance) norm: CT
-beside MR in a batch took the contrast of both (after 300 steps of the naming network the Dice of bone in CT was 0.46, with
-batch norms 0.26).
+beside MR in a batch took the contrast of both. `training/LOG.md` has what it brought each network.
 """
 
 from collections.abc import Sequence
@@ -25,16 +24,15 @@ class ConvNorm3d(nn.Sequential):
 
 
 class FoldedUNet3d(nn.Module):
-    """Volume [N, inputs, D, H, W] -> logits [N, outputs, D, H, W]; D, H, W are multiples of 16.
+    """Volume [N, inputs, D, H, W] -> logits [N, outputs, D, H, W].
 
+    D, H, W are multiples of 16, not all of them 16.
     `channels`: at half, quarter, ... of the resolution; `deepest`: convolutions at the last of these.
     """
 
     def __init__(self, inputs: int, outputs: int, channels: Sequence[int], deepest: int = 2) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            ConvNorm3d(8 * inputs, channels[0]), ConvNorm3d(channels[0], channels[0])
-        )
+        self.stem = nn.Sequential(ConvNorm3d(8 * inputs, channels[0]), ConvNorm3d(channels[0], channels[0]))
         steps = list(pairwise(channels))
         further = [1] * (len(steps) - 1) + [deepest - 1]
         self.down = nn.ModuleList(

@@ -102,6 +102,15 @@ def test_a_bundle_without_frozen_norms_is_refused(folded, store, tmp_path):
         Trainer(config, store, tmp_path / "run", "cpu", folded[0])
 
 
+@pytest.mark.parametrize("name", ["stem.0.0.bias", "stem.0.1.running_mean"])
+def test_an_earlier_depth_attention_is_refused(folded, name):
+    path, _ = folded
+    earlier = load_file(path) | {f"depth_attention.{name}": torch.zeros(2)}
+    save_file(earlier, path)
+    with pytest.raises(BoneSAMError, match="an earlier one, with batch norms"):
+        begin_from(BoneSAM(16), path)
+
+
 def test_volumes_are_chosen_from_the_sources(store):
     subjects = load_subjects(store, "train")
     chosen = choose_few(subjects, FewShot(["knees"], volumes=2), 0)

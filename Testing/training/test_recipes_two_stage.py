@@ -69,6 +69,9 @@ def test_a_phase_of_the_depth_attention_alone_asks_nothing_else(tmp_path):
     after = run.model.state_dict()
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"depth_attention"}
+    batch = next(iter(Samples(store, "train", phase, 0)))
+    batch["has_cube"][:] = 0  # radiographs alone
+    assert run.train_step([batch], phase)["loss"] == 0
 
 
 def test_norms_of_frozen_parts_keep_their_statistics():

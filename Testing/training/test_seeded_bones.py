@@ -11,10 +11,13 @@ from typer.testing import CliRunner
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.volume import Volume
 from training.cases import load_cases
-from training.seeded_bones import Seeds, main, read_seeds, seeded_bones
+from training.seeded_bones import MOST_LENGTH_MM, Seeds, main, read_seeds, seeded_bones
 
 SOFT, MARROW, JOINT, CORTEX = 40, 60, 220, 900
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, 0, 2, -20], [0, -2, 0, 10], [0, 0, 0, 1]])
+
+
+FACTS = '{"id": "x", "license": "", "body_region": "", "bones": %s}'
 
 
 def ras(i, j, k):
@@ -56,7 +59,6 @@ def test_points_tell_bones_apart_and_marrow_is_filled():
     assert (labels[:15, 23:26, 11:25] == 3).all()
     assert not labels[2:, 27:31, 15:21].any()  # the canal
     assert not labels[2:6, 24:28, 36:40].any()  # nobody's
-    assert not labels[array == SOFT].all()
     assert (labels[array == SOFT] > 0).mean() < 0.01
 
 
@@ -65,6 +67,32 @@ def test_a_seed_beside_the_bones_is_refused(place):
     point = ras(*place)
     with pytest.raises(BoneSAMError, match=r"of 'rib' lies in no bone of 'knee'"):
         seeded_bones(Volume(scan(), AFFINE, "knee", "CT"), seeds(rib=[point]))
+
+
+def test_values_stored_with_an_offset_mean_the_same():
+    plain, array = scan(), scan() + 1024
+    array[:2] = 0  # air, which tells that there is an offset
+    plain[:2] = -1024
+    volumes = [Volume(each, AFFINE, "knee", "CT") for each in (plain, array)]
+    told = seeds(**{"left femur": SEEDS["left femur"], "left tibia": SEEDS["left tibia"]})
+    first, second = (seeded_bones(volume, told) for volume in volumes)
+    assert first.any()
+    assert np.array_equal(first, second)
+
+
+def test_a_bone_that_the_scan_cuts_is_full_up_to_its_end():
+    array = np.full((24, 20, 20), SOFT, np.int16)
+    array[4:23, 4:16, 4:16] = CORTEX  # the last slice is blank
+    array[8:23, 6:14, 6:14] = MARROW
+    labels = seeded_bones(Volume(array, AFFINE, "knee", "CT"), seeds(femur=[ras(5, 5, 10)]))
+    assert (labels[5:22, 5:15, 5:15] == 1).all()
+
+
+def test_what_is_far_from_all_seeds_is_nobodys():
+    array = np.full((12, 12, 240), SOFT, np.int16)
+    array[4:8, 4:8, 4:236] = CORTEX
+    labels = seeded_bones(Volume(array, AFFINE, "knee", "CT"), seeds(femur=[ras(6, 6, 6)]))
+    assert 0.9 < (labels[6, 6] > 0).sum() * 2 / MOST_LENGTH_MM < 1.1
 
 
 @pytest.fixture
@@ -96,10 +124,23 @@ def test_the_ingest_finds_what_was_made(files):
     assert [bone.name for bone in bones] == ["left_femur", "left_tibia", "L1"]
     assert np.array_equal(labels, seeded_bones(volume, read_seeds(files / "knee.json")))
     assert (case.license, case.label_quality, case.partial_label) == ("ours", "made by rule", False)
+    before = (files / "made" / "index.json").read_bytes()
+    again = invoke(files)
+    assert again.exit_code == 2
+    assert "name another folder" in again.output
+    assert (files / "made" / "index.json").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(files):
+    (files / "made").write_text("a file")
+    run = invoke(files)
+    assert run.exit_code == 2
+    assert "cannot be written" in run.output
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"id": "x"}', '{"id": "x", "license": "", "body_region": "", "bones": 3}']
+    "text",
+    ["{", "[]", '{"id": "x"}', *(FACTS % bones for bones in ("3", "{}", '{"rib": []}', '{"rib": [[1, 2]]}'))],
 )
 def test_seeds_that_are_none_are_refused_and_nothing_is_written(files, text):
     (files / "knee.json").write_text(text)
