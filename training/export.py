@@ -120,7 +120,7 @@ def _graph(model: Any, part: str) -> onnx.ModelProto:
         )
     if part != "depth_attention":  # *inputs of `_Named` count as one argument
         shapes = (shapes,)
-    # Unoptimized, an instance norm is a function that ONNX Runtime does not know.
+    # Unoptimized, its convolutions, which have no bias, are given one that ONNX Runtime refuses.
     optimize = part == "depth_attention"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
