@@ -1,7 +1,7 @@
 """The mean of checkpoints of one training: `python -m training.average A B --out OUT`.
 
-Weights that were trained further from one start can be averaged, and are often better than each of them (model
-soups, Wortsman et al. 2022, sec. 3). Whether they are, validation says, as in `training/LOG.md`.
+Weights that were trained further from one start can be averaged, and are often better than each of them
+(model soups, Wortsman et al. 2022, sec. 3). Whether they are, validation says, as in `training/LOG.md`.
 """
 
 import shutil
