@@ -141,7 +141,7 @@ class Session:
 
         Arguments as for `segment`. `named`: also say what the bones are called, part those that touch, and
         look again, in its box, for each bone that is recognized and was missed. None: where that is possible.
-        `depth_attention` is for those boxes.
+        `depth_attention` is for CT and those boxes.
 
         Raises:
             BoneSAMError: names are asked for in a radiograph.

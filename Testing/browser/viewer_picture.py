@@ -37,7 +37,7 @@ def main(animation):
             shot = frame(3)
             if name == "right femur":
                 page.act("accept").wait_for(lambda: page.panel["segments"], "a segment")
-                page.press("r")
+                page.settle(2).press("r")  # its surface is there by then
                 frame(2)
         shot.quantize(256, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
         print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size // 1000} kB")

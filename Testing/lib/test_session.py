@@ -1,5 +1,6 @@
 """The one path, on phantoms: bright ellipsoids in volumes of every geometry, with a thresholding engine."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -679,9 +680,16 @@ def test_the_cache_does_not_grow_with_the_volume():
 
 def test_without_depth_attention_the_cube_is_not_computed(session, engine, plain):
     assert_is(session.segment(box=BOX, depth_attention=False).mask, plain[1])
-    session.segment_all()  # never has it
+    session.segment_all(depth_attention=False)
     assert engine.attended == 0
     assert not any(use for _, use in engine.attention)
+
+
+@pytest.mark.parametrize(("modality", "attends"), [("CT", True), ("MR", False)])
+def test_without_a_prompt_only_ct_has_depth_attention(plain, modality, attends):
+    engine = FakeEngine()
+    Session(dataclasses.replace(plain[0], modality=modality), engine).segment_all()
+    assert bool(engine.attended) is attends
 
 
 def test_few_cubes_serve_a_bone(session, engine):
@@ -729,6 +737,9 @@ def test_attention_maps_show_the_same_slice_as_the_image(spacing, rotation):
     assert np.median(engine.in_image) > 0.95
     assert min(engine.in_image) > 0.75
     assert min(engine.in_box) > 0.99
+    engine.in_image.clear()
+    session.segment_all()
+    assert np.median(engine.in_image) > 0.95
 
 
 # ------------------------------------------------------------------------------------- bones that run away
