@@ -170,7 +170,9 @@ def segment(
         if everything and name:
             raise BoneSAMError("--all takes no --name: which bones it finds is not known before.")
         if everything and two_d_only:
-            raise BoneSAMError("--2d-only needs a prompt: without one, bones are found by depth attention.")
+            raise BoneSAMError(
+                "--2d-only needs a prompt: without one, the kind of scan decides on depth attention."
+            )
         if not (everything or boxes or points or bone):
             raise BoneSAMError(
                 "No prompt was given: use --box, --box-ijk, --point or --bone, or --all for every bone."

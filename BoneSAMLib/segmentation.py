@@ -83,8 +83,9 @@ class Segmentation:
         thin = _thin_axis(low_ijk, high_ijk)
         if thin is None or self.volume.is_projection:
             low, high = self.faces(low_ijk, high_ijk)
-            self.show_first_look(low, high, self.clicks(points))
-            return self.in_box(low, high, self.clicks(points))
+            clicks = self.clicks(points)
+            self.show_first_look(low, high, clicks)
+            return self.in_box(low, high, clicks)
         if thin != self.frame.axis and _serves_as_stack(self.volume, thin):
             self.frame = self.frames[thin]
         low, high = self.faces(low_ijk, high_ijk)

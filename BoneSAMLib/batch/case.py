@@ -38,7 +38,9 @@ class BatchPrompts:
         if sum((self.everything, bool(self.boxes or self.points), bool(self.bones))) != 1:
             raise BoneSAMError("Either all bones or prompts are needed for every volume, and not both.")
         if self.everything and not self.depth_attention:
-            raise BoneSAMError("Without a prompt, bones are found by depth attention: it cannot be off.")
+            raise BoneSAMError(
+                "Without a prompt, the kind of scan decides on depth attention: it cannot be off."
+            )
 
     @property
     def are_names(self) -> bool:
