@@ -33,7 +33,7 @@ class Samples(IterableDataset[Batch]):
 
     The first is drawn for step `first`, the following ones for every `stride`-th step after it. A step has
     one batch for each number in `places`. With `config`, its choices of subjects count; a batch then holds
-    under "rest" another one of scans without masks, if there are any.
+    under "rest" another one of scans without masks, if there are any and a loss asks for them.
     """
 
     def __init__(
@@ -74,7 +74,8 @@ class Samples(IterableDataset[Batch]):
         if self.config and self.config.few_shot:
             subjects = choose_few(subjects, self.config.few_shot, self.config.seed)
         if self.config and self.config.supervision:
-            return split_by_annotation(subjects, self.config.supervision, self.config.seed)
+            known, rest = split_by_annotation(subjects, self.config.supervision, self.config.seed)
+            return known, rest if self.config.supervision.learns_from_rest else []
         return subjects, []
 
     def _draw(self, subjects: list[Subject], mixture: Mixture, rng: np.random.Generator) -> dict[str, Tensor]:

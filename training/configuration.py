@@ -57,7 +57,7 @@ class Adapters:
     """Small trainable parts in frozen networks; 0 leaves a kind out."""
 
     bottleneck: int = 0  # a bottleneck is this many times narrower than what it adapts
-    low_rank: int = 0  # rank of what is added to attention's projections
+    low_rank: int = 0  # rank of what is added to attention's projections and BoneSAM-T's convolutions
 
 
 @dataclass
@@ -74,6 +74,12 @@ class Supervision:
     self_training: float = 0.0
     confidence: float = 0.9  # of a pixel, for self-training
     ramp_steps: int = 400  # until these losses count fully
+
+    @property
+    def learns_from_rest(self) -> bool:
+        """Whether any loss asks something of scans without masks."""
+        pixels = self.mean_teacher or self.two_decoders or self.adversarial or self.self_training
+        return bool(self.image_labels or self.boxes or pixels)
 
 
 @dataclass

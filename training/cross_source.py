@@ -1,14 +1,13 @@
 """How weights carry over to data of other sources: ``python -m training.cross_source CONFIG --store DIR``.
 
 Writes configurations that leave out one source each, that know one source only, and that keep a share of the
-labels, and ``commands.sh``, which trains, exports, evaluates and compares them all. Anatomy without images is
+labels, and ``commands.sh``, which trains, evaluates and compares them all. Anatomy without images is
 kept: it is of no source.
 """
 
 import argparse
 import copy
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import yaml
 
 from BoneSAMLib.errors import BoneSAMError
 from training.configuration import read_config
+from training.experiment_script import ExperimentScript
 
 KINDS = ("without", "only", "labels")
 SHARES = (0.1, 0.25, 0.5, 1.0)
@@ -64,30 +64,6 @@ def _only(raw: dict[str, Any], sources: Sequence[str], kept: Sequence[str]) -> d
     return variant
 
 
-def commands(names: Sequence[str], out: Path, store: Path, data: Path, split: str) -> str:
-    """A script that trains, exports, evaluates and compares; each of its steps goes on where it was."""
-    quoted = {name: shlex.quote(str(path)) for name, path in (("store", store), ("data", data))}
-    lines = ["#!/bin/sh", "set -e"]
-    for name in names:
-        folder = shlex.quote(str(out / name))
-        lines += [
-            f"python -m training.train {folder}.yaml --store {quoted['store']} --out {folder}/run",
-            f"python -m training.export {folder}/run/ema.safetensors --out {folder}/weights",
-            f"python -m training.evaluate --data {quoted['data']} --split {split} --box-only --attention on "
-            f"--weights {folder}/weights --out {folder}/evaluation",
-        ]
-    for kind in KINDS:
-        chosen = [name for name in names if name.startswith(f"{kind}-")]
-        if len(chosen) > 1:
-            given = [
-                f"{shlex.quote(name.removeprefix('labels-') + '=' + str(out / name / 'evaluation'))}"
-                for name in chosen
-            ]
-            target = shlex.quote(str(out / f"comparison-{kind}"))
-            lines.append(f"python -m training.compare {' '.join(given)} --out {target}")
-    return "\n".join(lines) + "\n"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -108,18 +84,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise BoneSAMError(f"Unknown kind '{unknown[0]}': use some of {', '.join(KINDS)}.")
         raw = _read(options.config, options.minutes)
         found = variants(raw, sources_of(options.store), kinds)
-        options.out.mkdir(parents=True, exist_ok=True)
+        evaluation = f"--split {options.split} --box-only --attention on"
+        script = ExperimentScript(options.out, options.store, options.data, evaluation)
         for name, variant in found.items():
-            path = options.out / f"{name}.yaml"
-            path.write_text(yaml.safe_dump(variant, sort_keys=False), encoding="utf-8")
-            read_config(path)
+            script.train(name, variant)
     except BoneSAMError as error:
         print(error, file=sys.stderr)
         return 2
-    script = options.out / "commands.sh"
-    text = commands(list(found), options.out, options.store, options.data, options.split)
-    script.write_text(text, encoding="utf-8")
-    print(f"{len(found)} trainings: sh {script}")
+    for kind in KINDS:
+        chosen = [name for name in found if name.startswith(f"{kind}-")]
+        if len(chosen) > 1:
+            script.compare(kind, {name.removeprefix("labels-"): name for name in chosen})
+    print(f"{script.count} trainings: sh {script.write()}")
     return 0
 
 

@@ -36,6 +36,7 @@ from training.networks.registry import BONESAM_T, build_network
 # The dynamic number of prompts per slice; two box corners and any number of clicks.
 MOST_PROMPTS = 64
 MOST_SLICES = 4096
+_DIM_OF = "decoder.fusion.project.1.weight"  # its length is the width of BoneSAM-T's decoder
 
 
 class _Probability(nn.Module):
@@ -199,10 +200,10 @@ def forget_source(model: onnx.ModelProto) -> None:
             node.ClearField("doc_string")
 
 
-def load_trained(checkpoint: Path, dim: int | None = None) -> tuple[Any, Config]:
+def load_trained(checkpoint: Path) -> tuple[Any, Config]:
     """The network of a training's ema.safetensors or model.safetensors, and what it was built with.
 
-    `dim` is the width of BoneSAM-T's decoder where no state.json beside the file tells it.
+    Without a state.json beside the file it is taken for a BoneSAM-T.
 
     Raises:
         BoneSAMError: the file cannot be read, or is no training's.
@@ -213,7 +214,9 @@ def load_trained(checkpoint: Path, dim: int | None = None) -> tuple[Any, Config]
         raise BoneSAMError(f"The checkpoint '{checkpoint}' cannot be read: {error}") from error
     built = (read_state(checkpoint.parent) or {}).get("built", {})
     adapters = Adapters(**built.pop("adapters", {}))
-    config = Config({}, adapters=adapters, **({"dim": dim or 128} | built))
+    if not built and _DIM_OF in found:
+        built = {"dim": found[_DIM_OF].shape[0]}
+    config = Config({}, adapters=adapters, **built)
     model = build_network(config)
     try:
         model.load_state_dict(found)
@@ -229,13 +232,10 @@ def main(
     checkpoint: Annotated[Path, typer.Argument(help="ema.safetensors or model.safetensors of a run.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     name: Annotated[str, typer.Option(help="Name of the weights.")] = "BoneSAM-T",
-    dim: Annotated[
-        int | None, typer.Option(help="Width of the decoder, for a file that is not in its run's folder.")
-    ] = None,
 ) -> None:
     """Export a checkpoint as a bundle."""
     try:
-        model, config = load_trained(checkpoint, dim)
+        model, config = load_trained(checkpoint)
         facts: dict[str, Any] = {"name": name, "dim": config.dim}
         if config.network != BONESAM_T:
             facts |= {"network": config.network, "image_size": config.image_size}

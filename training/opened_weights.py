@@ -4,20 +4,18 @@ import hashlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from BoneSAMLib.bundle import BUNDLED_WEIGHTS
 from BoneSAMLib.engine import check_device
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.model.bonesam import BoneSAM
 from BoneSAMLib.model.torch_engine import TorchEngine
 from BoneSAMLib.session import Segmenter, Session
 from BoneSAMLib.volume import Volume
 from training.annotator import OpensVolumes
 from training.baselines.segmenter import FACTS, BaselineSegmenter
-
-_DIM_OF = "decoder.fusion.project.1.weight"
+from training.export import load_trained
+from training.networks.adapters import fold_low_rank
+from training.networks.registry import BONESAM_T
 
 
 class CheckpointEngine(TorchEngine):
@@ -30,13 +28,12 @@ class CheckpointEngine(TorchEngine):
     def __init__(self, checkpoint: Path, device: str = "auto") -> None:
         check_device(device)
         self.device = "cuda" if torch.cuda.is_available() and device != "cpu" else "cpu"
-        try:
-            state = load_file(checkpoint)
-            model = BoneSAM(state[_DIM_OF].shape[0])
-            model.load_state_dict(state)
-        except (OSError, KeyError, SafetensorError, RuntimeError) as error:
-            first = str(error).splitlines()[-1].strip()
-            raise BoneSAMError(f"'{checkpoint}' is no checkpoint of BoneSAM-T: {first}") from error
+        model, config = load_trained(checkpoint)
+        if config.network != BONESAM_T:
+            raise BoneSAMError(
+                f"'{checkpoint}' is a checkpoint of {config.network}: export it, and measure the bundle."
+            )
+        fold_low_rank(model)
         self._model = model.fuse_norms().requires_grad_(False).to(self.device)
 
 

@@ -26,7 +26,7 @@ def test_a_checkpoint_answers_as_the_network_it_was_saved_from(tmp_path):
     digest = weights_digest(path)
     save_file({"other": torch.zeros(1)}, path)
     assert weights_digest(path) != digest
-    with pytest.raises(BoneSAMError, match="no checkpoint of BoneSAM-T"):
+    with pytest.raises(BoneSAMError, match="no training's checkpoint of bonesam-t"):
         open_weights(path, "cpu")
 
 

@@ -99,31 +99,37 @@ def test_low_rank_parts_begin_without_effect_and_fold_into_their_layers():
     model = BoneSAM(16).eval()
     generator = torch.Generator().manual_seed(0)
     tokens, image = torch.rand(1, 5, 16, generator=generator), torch.rand(1, 16, 4, 4, generator=generator)
+    slices = torch.rand(1, 3, 32, 32, generator=generator)
 
     def answer():
         with torch.no_grad():
-            return model.decoder.mask_decoder.transformer(image, image, tokens)[0]
+            tokens_after = model.decoder.mask_decoder.transformer(image, image, tokens)[0]
+            return torch.cat([tokens_after.flatten(), model.encoder(slices)[0].flatten()])
 
     before = answer()
     names = set(model.state_dict())
     add_adapters(model, Adapters(low_rank=2))
     assert torch.equal(answer(), before)
+    adapted = {name.split(".")[0] for name in set(model.state_dict()) - names}
+    assert adapted == {"encoder", "decoder"}
     choose_learning(model, Phase(steps=1, learn=["adapters"]))
     assert any("low_rank_out" in name for name in learning(model))
     assert not any(name.endswith("q_proj.weight") for name in learning(model))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "low_rank_out" in name:
-                parameter.normal_(0, 1, generator=generator)
+                parameter.normal_(0, 0.3, generator=generator)
     changed = answer()
-    assert not torch.allclose(changed, before, atol=1e-3)
+    of_tokens = tokens.numel()
+    assert not torch.allclose(changed[:of_tokens], before[:of_tokens], atol=1e-3)
+    assert not torch.allclose(changed[of_tokens:], before[of_tokens:], atol=1e-3)
     fold_low_rank(model)
     assert set(model.state_dict()) == names
     assert torch.allclose(answer(), changed, atol=1e-4)
 
 
 def test_bottlenecks_in_a_network_without_transformer_blocks_are_refused():
-    with pytest.raises(BoneSAMError, match="use 'low_rank', which adapts its decoder"):
+    with pytest.raises(BoneSAMError, match="use 'low_rank', which adapts its convolutions"):
         add_adapters(BoneSAM(16), Adapters(bottleneck=4))
 
 

@@ -1,7 +1,8 @@
 """Small trainable parts in a frozen network: bottleneck adapters and low-rank updates.
 
 Both begin without effect. Where they go follows Wu et al. ("Medical SAM Adapter", 2023): after attention, and
-beside the MLP; in the encoder and in the mask decoder.
+beside the MLP; in the encoder and in the mask decoder. BoneSAM-T's encoder has convolutions instead: they get
+low-rank updates as attention does.
 """
 
 from typing import Any, cast
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from BoneSAMLib.errors import BoneSAMError
+from BoneSAMLib.model.encoder import ConvNorm
 from training.configuration import Adapters
 
 BESIDE_MLP = 0.5  # weight of the adapter beside an MLP
@@ -41,6 +43,42 @@ class LowRankLinear(nn.Linear):
         return layer
 
 
+class LowRankConvolution(nn.Conv2d):
+    """A convolution whose kernel is changed by a product: a kernel of few channels, and their mixture."""
+
+    def __init__(self, layer: nn.Conv2d, rank: int) -> None:
+        super().__init__(**_shape_of(layer), device="meta")
+        self.weight = layer.weight
+        like: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+        inputs = layer.weight[0].numel()
+        self.low_rank_in = nn.Parameter(torch.randn(rank, *layer.weight.shape[1:], **like) / inputs**0.5)
+        self.low_rank_out = nn.Parameter(torch.zeros(layer.out_channels, rank, 1, 1, **like))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        few = functional.conv2d(inputs, self.low_rank_in, None, self.stride, self.padding)
+        return super().forward(inputs) + functional.conv2d(few, self.low_rank_out)
+
+    @torch.no_grad()
+    def folded(self) -> nn.Conv2d:
+        """A plain layer that gives the same."""
+        layer = nn.Conv2d(**_shape_of(self), device="meta")
+        change = torch.einsum("or,rikl->oikl", self.low_rank_out[:, :, 0, 0], self.low_rank_in)
+        layer.weight = nn.Parameter(self.weight + change)
+        return layer
+
+
+def _shape_of(layer: nn.Conv2d) -> dict[str, Any]:
+    """Of a convolution without bias, as `ConvNorm` has it."""
+    return {
+        "in_channels": layer.in_channels,
+        "out_channels": layer.out_channels,
+        "kernel_size": layer.kernel_size,
+        "stride": layer.stride,
+        "padding": layer.padding,
+        "bias": False,
+    }
+
+
 class Adapted(nn.Module):
     """A layer [..., dim] -> [..., dim] with a bottleneck after it, or beside it."""
 
@@ -62,7 +100,7 @@ class Adapted(nn.Module):
 
 
 def add_adapters(network: nn.Module, adapters: Adapters) -> None:
-    """Put adapters into every transformer block of `network`.
+    """Put adapters into every transformer block of `network`; low-rank updates also into BoneSAM-T's encoder.
 
     Raises:
         BoneSAMError: bottlenecks are wanted and its encoder has no transformer blocks.
@@ -72,7 +110,7 @@ def add_adapters(network: nn.Module, adapters: Adapters) -> None:
         if not any(_attention_of(module) for module in encoder.modules()):
             raise BoneSAMError(
                 "Bottleneck adapters need an encoder of transformer blocks, which BoneSAM-T's is not: "
-                "use 'low_rank', which adapts its decoder, or another network."
+                "use 'low_rank', which adapts its convolutions, or another network."
             )
         for part in (encoder, cast(nn.Module, network.decoder)):
             for module in list(part.modules()):
@@ -81,17 +119,20 @@ def add_adapters(network: nn.Module, adapters: Adapters) -> None:
                     setattr(module, name, Adapted(attention, _dim(attention), adapters.bottleneck, False))
                     module.mlp = Adapted(mlp, _dim(mlp), adapters.bottleneck, True)
     if adapters.low_rank:
+        blocks = set(cast(nn.Module, network.encoder).modules())
         for module in list(network.modules()):
             for name, layer in list(module.named_children()):
                 if name in PROJECTIONS and isinstance(layer, nn.Linear):
                     setattr(module, name, LowRankLinear(layer, adapters.low_rank))
+            if isinstance(module, ConvNorm) and module in blocks:
+                module[0] = LowRankConvolution(cast(nn.Conv2d, module[0]), adapters.low_rank)
 
 
 def fold_low_rank(network: nn.Module) -> None:
     """Replace every low-rank layer by a plain one, for use."""
     for module in list(network.modules()):
         for name, layer in list(module.named_children()):
-            if isinstance(layer, LowRankLinear):
+            if isinstance(layer, LowRankLinear | LowRankConvolution):
                 setattr(module, name, layer.folded())
 
 
