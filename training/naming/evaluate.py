@@ -34,11 +34,22 @@ from training.synthesis.contrast import random_contrast, render
 
 # Bones that no scan of a source shows.
 ELSEWHERE = {
-    "spine-mr": ("skull", "mandible", "left patella", "right tibia", "left clavicle", "right calcaneus"),
-    "pelvic-mr": ("skull", "mandible", "left patella", "left clavicle", "right scapula", "left calcaneus"),
-    "open-kbp": ("left femur", "right hip bone", "sacrum", "right patella", "L5 vertebra", "left tibia"),
-    "totalsegmentator-example": ("skull", "mandible", "left patella", "right tibia", "left calcaneus"),
-}
+    "spine-mr": (
+        "skull", "mandible", "left patella", "right tibia", "left clavicle", "right calcaneus",
+        "left humerus", "right radius",
+    ),
+    "pelvic-mr": (
+        "skull", "mandible", "left patella", "left clavicle", "right scapula", "left calcaneus",
+        "right humerus", "left radius",
+    ),
+    "open-kbp": (
+        "left femur", "right hip bone", "sacrum", "right patella", "L5 vertebra", "left tibia",
+        "right calcaneus", "left radius",
+    ),
+    "totalsegmentator-example": (
+        "skull", "mandible", "left patella", "right tibia", "left calcaneus", "right radius",
+    ),
+}  # fmt: skip
 SHORTEST_SLAB, LONGEST_SLAB = 0.35, 1.0  # of a body's height
 LEAST_VISIBLE = 0.5  # of a bone, for it to be judged
 MATCHED_IOU = 0.5  # panoptic quality (Kirillov et al. 2019, sec. 4)
