@@ -111,16 +111,20 @@ class Trainer:
         if writer:
             writer.close()
 
-    def _run_phase(self, name: str, phase: Phase, writer: Any) -> None:
+    def begin_phase(self, name: str, phase: Phase) -> None:
+        """Let the parts learn that the phase names."""
         if name != self.phase_name:
             self.phase_name, self.begun = name, self.step
         choose_learning(self.model, phase)
+        torch.set_num_threads(max(2, os.cpu_count() or 2) if self.processes.count == 1 else 1)
+
+    def _run_phase(self, name: str, phase: Phase, writer: Any) -> None:
+        self.begin_phase(name, phase)
         self._say(f"Phase '{name}': {describe(self.model)}")
         held_out = self._held_out(phase) if self.processes.is_first else []
-        torch.set_num_threads(max(2, os.cpu_count() or 2) if self.processes.count == 1 else 1)
         saved, logged = time.monotonic(), time.monotonic()
         begun = time.monotonic() - 60 * self.elapsed
-        for step, group in self._groups_of(phase):
+        for step, group in self.groups_of(phase):
             if step < self.step:  # drawn again for later echoes only
                 continue
             self.facts.append(self.train_step(group, phase))
@@ -137,7 +141,7 @@ class Trainer:
             if over:
                 return
 
-    def _groups_of(self, phase: Phase) -> Any:
+    def groups_of(self, phase: Phase) -> Any:
         """(step, batches) from the first that a later step may ask for."""
         places = self.processes.places(self.accumulate)
         first = first_step_of(phase, self.begun, self.step)
