@@ -429,9 +429,9 @@ class Presenter:
             self._bone.follow()
 
     @_intent(Action.MODEL)
-    def reload_weights(self) -> None:
-        """Load the weights again: their files have changed."""
-        self._bone.load(self.settings.device, self.settings.weights)
+    def choose_weights(self, folder: str) -> None:
+        """Load the weights in a folder, "" for the bundled ones; the same again if their files changed."""
+        self._bone.load(self.settings.device, folder)
 
     @_intent()
     def reload_settings(self) -> None:

@@ -158,7 +158,7 @@ class PanelView:
         ui.secondOpacitySlider.connect("valueChanged(double)", lambda _value: self._changed())
         ui.deviceBox.connect("activated(int)", lambda index: self._set(device=_DEVICES[index]))
         ui.chooseWeightsButton.connect("clicked(bool)", lambda _on: self._chooseWeights())
-        ui.bundledWeightsButton.connect("clicked(bool)", lambda _on: self._set(weights=""))
+        ui.bundledWeightsButton.connect("clicked(bool)", lambda _on: self._useBundledWeights())
 
     def _do(self, act: Callable[[], None]) -> None:
         if self._rendering:
@@ -202,7 +202,10 @@ class PanelView:
             self.ui.chooseWeightsButton, _("Folder of exported weights"), self._presenter.settings.weights
         )
         if folder:
-            self._set(weights=folder)
+            self._do(lambda: self._presenter.choose_weights(folder))
+
+    def _useBundledWeights(self) -> None:
+        self._do(lambda: self._presenter.choose_weights(""))
 
     # What is shown.
 

@@ -246,7 +246,7 @@ def test_settings_go_to_the_scene_and_back(desk):
 
 def test_weights_and_device(desk, monkeypatch, tmp_path):
     desk.open()
-    chosen = [str(tmp_path / "mine"), "missing", ""]
+    chosen = [str(tmp_path / "mine"), "missing", "", str(tmp_path / "mine")]
     monkeypatch.setattr(QtWidgets.QFileDialog, "getExistingDirectory", staticmethod(lambda *_: chosen.pop(0)))
     desk.press("chooseWeightsButton")
     desk.answer()
@@ -258,6 +258,10 @@ def test_weights_and_device(desk, monkeypatch, tmp_path):
     assert desk.ui.weightsLabel.text == "mine"
     desk.press("chooseWeightsButton")  # the dialog was cancelled
     assert desk.panel.settings.weights == str(tmp_path / "mine")
+    loads = len(desk.segmenter.loads)
+    desk.press("chooseWeightsButton")  # trained further, to the same folder
+    desk.answer()
+    assert len(desk.segmenter.loads) == loads + 1
     desk.press("bundledWeightsButton")
     desk.answer()
     assert desk.panel.settings.weights == ""

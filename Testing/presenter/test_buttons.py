@@ -238,7 +238,7 @@ PRESS = {
     Action.SELECT_SEGMENT: lambda p: p.select_segment(None),
     Action.EDIT_SEGMENT: lambda p: p.rename_segment("segment1", "x"),
     Action.REMOVE_SEGMENT: lambda p: p.remove_segment("segment1"),
-    Action.MODEL: lambda p: p.reload_weights(),
+    Action.MODEL: lambda p: p.choose_weights(""),
 }
 
 

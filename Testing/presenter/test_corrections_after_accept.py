@@ -209,7 +209,7 @@ def test_other_weights(accepted, how):
     if how == "chosen":
         accepted.set(weights="mine")
     elif how == "reloaded":
-        accepted.presenter.reload_weights()
+        accepted.presenter.choose_weights("")
     elif how == "with the scene":
         accepted.settings_store.values = replace(accepted.presenter.settings, weights="mine").to_strings()
         accepted.presenter.reload_settings()

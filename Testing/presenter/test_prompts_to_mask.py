@@ -531,7 +531,7 @@ def test_weights_that_were_trained_again_are_loaded_again(desk):
     desk.presenter.set_box(BONE)
     desk.run()
     desk.segmenter.bundle = replace(desk.segmenter.bundle, digest="two")
-    desk.presenter.reload_weights()
+    desk.presenter.choose_weights("")
     desk.run()
     assert len(desk.segmenter.loads) == len(desk.segmenter.opened) == 2
 
