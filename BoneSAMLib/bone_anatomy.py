@@ -10,7 +10,6 @@ from scipy import ndimage
 
 from BoneSAMLib.bone_kinds import KINDS, PAIRED, ROWS
 
-Cells = NDArray[np.bool_]  # [w, v, u]
 Array = NDArray[np.floating]
 
 MIDLINE = ("vertebra", "sacrum", "sternum", "mandible", "skull")
@@ -22,7 +21,7 @@ LEAST_APART_MM = 60.0
 LEAST_ALIKE = 0.4  # volume of the smaller one of a pair
 LONGEST_LEVEL_MM = 60.0  # a midline seen over less is taken for upright
 LARGEST_SLOPE = 0.4  # nobody lies more aslant in a scanner; half a sacrum may look so
-SIDE_MM = 6.0  # this far from the midline a cell is left or right for sure (73 %)
+SIDE_MM = 6.0  # this far from the midline a cell is left or right with 73 %
 # How far what is called L5 reaches up from the sacrum, and C1 down from the skull.
 LAST_VERTEBRA_MM, FIRST_VERTEBRA_MM = 25.0, 14.0
 LEAST_ANCHOR_MM3 = 30_000.0  # of sacrum or skull; a child's sacrum has some 50 cm3

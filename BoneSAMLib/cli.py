@@ -36,6 +36,7 @@ from BoneSAMLib.many_bones import (
 from BoneSAMLib.overlay_sheet import overlay_sheet
 from BoneSAMLib.prompts import parse_box, parse_point
 from BoneSAMLib.report import ReportedBone, write_report
+from BoneSAMLib.segmentation import attends_without_prompts
 from BoneSAMLib.volume import Volume
 from BoneSAMLib.writing import write_mask
 
@@ -233,7 +234,8 @@ def segment(
                 overlay_sheet(volume, labels, overlay, segments)
                 written["Overlay"] = overlay
             if report is not None:
-                facts = {"Depth attention": "off" if two_d_only else "on", "Time": f"{seconds:.1f} s"}
+                attends = not two_d_only and (not everything or attends_without_prompts(volume))
+                facts = {"Depth attention": "on" if attends else "off", "Time": f"{seconds:.1f} s"}
                 if also:
                     facts["Also seen"] = f"{', '.join(path.name for path in also)} ({fusion} of all)"
                 write_report(report, volume, labels, found, facts)

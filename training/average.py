@@ -55,7 +55,7 @@ def main(
         state = checkpoints[0].parent / STATE
         if state.exists():  # what the network was built with
             shutil.copy(state, out / STATE)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         print(f"The mean cannot be written to '{out}': {error}.", file=sys.stderr)
         raise typer.Exit(2) from error
     except BoneSAMError as error:

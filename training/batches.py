@@ -52,8 +52,8 @@ class Samples(IterableDataset[Batch]):
 
     def __iter__(self) -> Any:
         info = torch.utils.data.get_worker_info()
-        torch.set_num_threads(1)
         if info:
+            torch.set_num_threads(1)
             # Sharing a core with one compute thread makes all compute threads wait for it.
             os.nice(10)
         subjects, rest = self._subjects()
@@ -67,12 +67,20 @@ class Samples(IterableDataset[Batch]):
                 batch["rest"] = self._draw(rest, mixture_of_rest(self.config.supervision), rng)
             yield batch
 
-    def _subjects(self) -> tuple[list[Subject], list[Subject]]:
+    def check(self) -> None:
+        """Raise here what a worker would raise with its traceback: BoneSAMError, nothing can be drawn."""
+        self._chosen()
+
+    def _chosen(self) -> list[Subject]:
         subjects = load_subjects(self.store, self.split)
         if not subjects:
             raise BoneSAMError(f"There are no subjects of the {self.split} split in '{self.store}'.")
         if self.config and self.config.few_shot:
             subjects = choose_few(subjects, self.config.few_shot, self.config.seed)
+        return subjects
+
+    def _subjects(self) -> tuple[list[Subject], list[Subject]]:
+        subjects = self._chosen()
         if self.config and self.config.supervision:
             known, rest = split_by_annotation(subjects, self.config.supervision, self.config.seed)
             return known, rest if self.config.supervision.learns_from_rest else []

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from BoneSAMLib.errors import BoneSAMError
 
 STATE = "state.json"
+_KINDS = (".safetensors", ".pt")  # of the other files
 _SPARE = 1.2  # of the last checkpoint's size must be free
 Write = Callable[[Path], None]
 
@@ -53,25 +54,24 @@ def save_checkpoint(out: Path, writers: dict[str, Write], state: dict[str, Any])
 
 def finish_saving(out: Path) -> None:
     """Finish renaming a checkpoint that is whole, or forget one that is not."""
-    parts = sorted(out.glob("*.part"))
     whole = out / f"{STATE}.part"
-    for part in parts:
-        if part != whole:
-            if whole.exists():
-                part.replace(part.with_suffix(""))
-            else:
-                part.unlink()
+    for part in sorted(part for kind in _KINDS for part in out.glob(f"*{kind}.part")):
+        if whole.exists():
+            part.replace(part.with_suffix(""))
+        else:
+            part.unlink()
     if whole.exists():
         whole.replace(out / STATE)
 
 
 def read_state(out: Path) -> dict[str, Any] | None:
-    """The state of the last whole checkpoint in `out`, None where there is none.
+    """The state of the last checkpoint in `out`, None where there is none.
+
+    A run that goes on calls `finish_saving` first; who only reads must not touch what a run may be writing.
 
     Raises:
         BoneSAMError: it cannot be read.
     """
-    finish_saving(out)
     if not (out / STATE).exists():
         return None
     try:

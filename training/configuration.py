@@ -14,11 +14,11 @@ from training.sampling import Mixture
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 LEVELS = ("unlabelled", "image", "box", "partial")
 # What can be told to learn, and how its parameters' names begin.
-PARTS = {
+PARTS: dict[str, str | tuple[str, ...]] = {
     "encoder": "encoder.",
     "depth_attention": "depth_attention.",
     "decoder": "decoder.",
-    "fusion": "decoder.fusion.",
+    "fusion": ("decoder.fusion.", "decoder.prior."),
     "prompts": "decoder.prompt_encoder.",
     "masks": "decoder.mask_decoder.",
     "memory": "memory.",

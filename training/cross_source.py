@@ -39,7 +39,7 @@ def sources_of(store: Path) -> list[str]:
 def variants(raw: dict[str, Any], sources: Sequence[str], kinds: Sequence[str]) -> dict[str, dict[str, Any]]:
     """By name: the configuration with some sources of images, or a share of the labels, left out."""
     found = {}
-    if "without" in kinds:
+    if "without" in kinds and len(sources) > 1:
         for source in sources:
             found[f"without-{source}"] = _only(raw, sources, [s for s in sources if s != source])
     if "only" in kinds:
@@ -88,14 +88,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         script = ExperimentScript(options.out, options.store, options.data, evaluation)
         for name, variant in found.items():
             script.train(name, variant)
+        for kind in KINDS:
+            chosen = [name for name in found if name.startswith(f"{kind}-")]
+            if len(chosen) > 1:
+                script.compare(kind, {name.removeprefix("labels-"): name for name in chosen})
+        print(f"{script.count} trainings: sh {script.write()}")
     except BoneSAMError as error:
         print(error, file=sys.stderr)
         return 2
-    for kind in KINDS:
-        chosen = [name for name in found if name.startswith(f"{kind}-")]
-        if len(chosen) > 1:
-            script.compare(kind, {name.removeprefix("labels-"): name for name in chosen})
-    print(f"{script.count} trainings: sh {script.write()}")
     return 0
 
 

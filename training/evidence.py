@@ -22,6 +22,7 @@ import yaml
 from BoneSAMLib.errors import BoneSAMError
 from training.baselines.networks import NETWORKS
 from training.experiment_script import ExperimentScript
+from training.store import load_subjects
 
 CONFIGS = Path(__file__).parent / "configs"
 SHARES = (0.1, 0.25)
@@ -69,7 +70,7 @@ def with_method(method: str, share: float, steps: int) -> dict[str, Any]:
 
 
 def low_rank(share: float, steps: int) -> dict[str, Any]:
-    """Only low-rank updates and the fusion learn; they stand a higher rate."""
+    """Of encoder and decoder only low-rank updates and the fusion learn; they stand a higher rate."""
     raw = supervised(share, steps)
     raw |= {"adapters": {"low_rank": 8}, "freeze_norms": True, "learning_rate": 2.0e-3}
     raw["phases"]["bones"]["learn"] = ["adapters", "depth_attention"]
@@ -135,12 +136,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
+        if not any(subject.kind == "labels" for subject in load_subjects(options.store, "train")):
+            raise BoneSAMError(
+                f"The store '{options.store}' has no anatomy for the recipes to begin with: see "
+                "training.synthesis.anatomy."
+            )
         script = ExperimentScript(options.out, options.store, options.data, options.evaluation)
         fill(script, options.steps, options.first_steps, options.minutes)
+        print(f"{script.count} trainings: sh {script.write()}")
     except BoneSAMError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{script.count} trainings: sh {script.write()}")
     return 0
 
 

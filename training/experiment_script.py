@@ -24,7 +24,7 @@ class ExperimentScript:
         evaluation: options of `training.evaluate` for all of them.
 
     Raises:
-        BoneSAMError: the folder cannot be written.
+        BoneSAMError: the folder cannot be made.
     """
 
     def __init__(self, out: Path, store: Path, data: Path, evaluation: str) -> None:
@@ -40,10 +40,10 @@ class ExperimentScript:
         """Write `raw` as NAME.yaml; train it, begun with the run named `start`, and measure it.
 
         Raises:
-            BoneSAMError: the configuration is wrong.
+            BoneSAMError: the configuration is wrong, or cannot be written.
         """
         config = self.out / f"{name}.yaml"
-        config.write_text(yaml.safe_dump(dict(raw), sort_keys=False), encoding="utf-8")
+        self._write(config, yaml.safe_dump(dict(raw), sort_keys=False))
         network = read_config(config).network
         options = ["--start", str(self._checkpoint(start))] if start else []
         self._add("train", str(config), "--store", str(self.store), "--out", str(self.run(name)), *options)
@@ -74,8 +74,15 @@ class ExperimentScript:
     def write(self) -> Path:
         """Write the script; where it is."""
         path = self.out / SCRIPT
-        path.write_text("\n".join(self.lines) + "\n", encoding="utf-8")
+        self._write(path, "\n".join(self.lines) + "\n")
         return path
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise BoneSAMError(f"'{path}' cannot be written: {error}.") from error
 
     def _checkpoint(self, name: str) -> Path:
         return self.run(name) / "ema.safetensors"

@@ -240,7 +240,7 @@ def main(
         if config.network != BONESAM_T:
             facts |= {"network": config.network, "image_size": config.image_size}
         export_bundle(model, out, facts)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         print(f"The bundle cannot be written to '{out}': {error}.", file=sys.stderr)
         raise typer.Exit(2) from error
     except BoneSAMError as error:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed, nn
 
+from BoneSAMLib.errors import BoneSAMError
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -73,11 +75,31 @@ class Processes:
             tensor.detach().copy_(part.view(tensor.shape))
 
 
+def usable_device(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        BoneSAMError: there is none.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BoneSAMError(f"Unknown device '{name}': use cpu or cuda.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BoneSAMError(f"No device '{name}' can be used here: install a PyTorch for it, or use cpu.")
+    return device
+
+
 def join_processes(device: str) -> tuple[Processes, torch.device]:
-    """This process as torchrun started it, and its device; a process of its own without torchrun."""
+    """This process as torchrun started it, and its device; a process of its own without torchrun.
+
+    Raises:
+        BoneSAMError: there is no such device.
+    """
+    found = usable_device(device)
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        return Processes(), torch.device(device)
+        return Processes(), found
     local = int(os.environ["LOCAL_RANK"])
     if device == "cuda":
         torch.cuda.set_device(local)

@@ -17,13 +17,14 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from BoneSAMLib.errors import BoneSAMError
 from training.batches import Batch, Samples, echoed, first_step_of, grouped
-from training.checkpoint import contiguous, read_state, save_checkpoint
+from training.checkpoint import contiguous, finish_saving, read_state, save_checkpoint
 from training.configuration import Config, Phase, read_config
 from training.learning_parts import choose_learning, describe, peak_memory, set_training
 from training.networks.registry import BONESAM_T, OFFICIAL, build_network
@@ -31,6 +32,7 @@ from training.processes import join_processes
 from training.prompted_step import losses_of
 from training.semi_supervision.step import Assistants, rest_losses
 from training.starting_weights import begin_from, weights_file
+from training.store import load_subjects
 
 VALIDATION_BATCHES = 6
 VALIDATION_LOGS = 5  # every so many rows of the log have validation in them
@@ -51,9 +53,10 @@ class Trainer:
         if self.accumulate != config.accumulate:
             self._say(f"A step takes {self.accumulate} batches, one or more for each process.")
         torch.manual_seed(config.seed)
-        state = read_state(out) if out.exists() and self.processes.is_first else None
+        if self.processes.is_first:
+            finish_saving(out)
         self.processes.of_the_first(0.0)  # the others wait until a half-written checkpoint is put right
-        state = state or (read_state(out) if out.exists() else None)
+        state = read_state(out)
         self.model = self._network(None if state else (start or config.start or None))
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self._groups(), lr=config.learning_rate, betas=(0.9, 0.98))
@@ -147,12 +150,16 @@ class Trainer:
         first = first_step_of(phase, self.begun, self.step)
         config, workers = self.config, self.config.workers
         dataset = Samples(self.store, "train", phase, config.seed, config, first, phase.echoes, places)
+        dataset.check()
         loader = DataLoader(
             dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
         )
         return echoed(grouped(loader, len(places)), phase.echoes, config.seed, first)
 
     def _held_out(self, phase: Phase) -> list[Batch]:
+        if not load_subjects(self.store, "validation"):
+            self._say("The store has nothing for validation: the log will not tell how well new scans do.")
+            return []
         validation = Samples(self.store, "validation", _validation_phase(phase), 0)
         return list(itertools.islice(validation, VALIDATION_BATCHES))
 
@@ -167,6 +174,8 @@ class Trainer:
                 settings["lr"] = self._learning_rate() * phase.rate
             optimizer.zero_grad(set_to_none=True)
         set_training(self.model, self.config.freeze_norms)
+        if self.assistants:
+            set_training(self.assistants, self.config.freeze_norms)
         facts: list[dict[str, float]] = []
         for place, batch in zip(self.processes.places(self.accumulate), group, strict=True):
             torch.manual_seed(_seed(self.config.seed, self.step, place))
@@ -203,13 +212,13 @@ class Trainer:
         for optimizer in optimizers:
             if any(p.grad is not None for settings in optimizer.param_groups for p in settings["params"]):
                 self.scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), MOST_NORM)
-        if len(parts) > 1:
-            nn.utils.clip_grad_norm_(parts[1].parameters(), MOST_NORM)
-        if torch.isfinite(norm):
+        norms = [nn.utils.clip_grad_norm_(list(part.parameters()), MOST_NORM) for part in parts]
+        norm = norms[0]
+        is_finite = all(bool(torch.isfinite(one)) for one in norms)
+        if is_finite:
             for optimizer in optimizers:
                 optimizer.step()
-        self.scaler.update(None if torch.isfinite(norm) else self.scaler.get_scale() / 2)
+        self.scaler.update(None if is_finite else self.scaler.get_scale() / 2)
         self.processes.average_statistics(self.model)
         return norm.item()
 
@@ -295,6 +304,8 @@ class Trainer:
         save_checkpoint(self.out, writers, state)
 
     def _resume(self, state: dict[str, Any]) -> None:
+        if "elapsed" not in state:
+            raise BoneSAMError(f"'{self.out}' holds the training of a baseline: name another folder.")
         if state.get("network", BONESAM_T) != self.config.network:
             raise BoneSAMError(
                 f"The training in '{self.out}' is of the network '{state.get('network', BONESAM_T)}', "
@@ -313,7 +324,7 @@ class Trainer:
                 both = torch.load(self.out / "assistants.pt", map_location="cpu", weights_only=True)
                 self.assistants.load_state_dict(both["networks"])
                 self.assisting.load_state_dict(both["optimizer"])
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
             reason = " ".join(str(error).splitlines()[:2])
             raise BoneSAMError(
                 f"The training in '{self.out}' cannot go on with these settings: {reason}"

@@ -13,8 +13,8 @@ from BoneSAMLib.volume import Volume
 from Testing.training.spheres import write_anatomy
 from training.baselines.networks import BEYOND, CHANNELS, NETWORKS, box_channel, build
 from training.baselines.segmenter import BaselineEngine
-from training.baselines.train import BaselineTrainer, with_length
-from training.configuration import Config, Phase
+from training.baselines.train import BaselineTrainer, masks_alone, with_length
+from training.configuration import Config, Phase, Supervision
 from training.opened_weights import open_weights
 
 
@@ -74,6 +74,19 @@ def test_training_goes_on_where_it_was(trained):
     assert again.optimizer.state_dict()["state"][0]["step"] == kept["state"][0]["step"] == 2
     with pytest.raises(BoneSAMError, match="training of 'unet'"):
         BaselineTrainer("deeplabv3plus", config(), trained / "store", trained / "run", "cpu")
+
+
+def test_a_training_of_bonesam_is_not_taken_for_a_baseline(trained, tmp_path):
+    (tmp_path / "state.json").write_text('{"step": 3, "elapsed": 1.0}')
+    with pytest.raises(BoneSAMError, match="training of BoneSAM"):
+        BaselineTrainer("unet", config(), trained / "store", tmp_path, "cpu")
+    assert not (tmp_path / "baseline.json").exists()
+
+
+def test_masks_are_all_that_a_baseline_learns_from():
+    known = config(supervision=Supervision(0.25, "box", boxes=1.0))
+    assert masks_alone(known).supervision == Supervision(0.25, "box")
+    assert masks_alone(config()).supervision is None
 
 
 def test_length_in_minutes():

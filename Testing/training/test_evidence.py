@@ -1,9 +1,20 @@
 """The experiments that compare recipes differ in what they compare and in nothing else."""
 
+from types import SimpleNamespace
+
+import pytest
 import yaml
 
 from training import evidence
 from training.configuration import read_config
+
+
+@pytest.fixture(autouse=True)
+def anatomy(monkeypatch):
+    """A store of anatomy alone, wherever it is said to be."""
+    subjects = [SimpleNamespace(kind="labels")]
+    monkeypatch.setattr(evidence, "load_subjects", lambda store, split: subjects)
+    return subjects
 
 
 def written(tmp_path, *more):
@@ -62,6 +73,12 @@ def test_each_comparison_comes_after_what_it_compares(tmp_path):
                 folder = folder.strip("'")
                 made = next(n for n, other in enumerate(lines) if f"--out {folder}" in other)
                 assert made < lines.index(line)
+
+
+def test_a_store_without_anatomy(tmp_path, anatomy, capsys):
+    anatomy[:] = [SimpleNamespace(kind="image")]
+    assert evidence.main(["--store", "s", "--data", "d", "--out", str(tmp_path)]) == 2
+    assert "has no anatomy" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made(tmp_path, capsys):

@@ -112,6 +112,31 @@ def test_a_partial_scan_never_says_that_the_rest_is_no_bone(store):
     assert (samples["cube_bone"][samples["has_cube"].bool()] == 255).all()
 
 
+def test_supervision_alone_draws_no_other_scans(store):
+    phase = Phase(steps=1, size=64, batch=1, attention=0.0, mixture=MIXTURE)
+    for settings, draws in ((Supervision(labelled=0.25), False), (Supervision(0.25, mean_teacher=1.0), True)):
+        batch = next(iter(Samples(store, "train", phase, 0, Config({}, supervision=settings))))
+        assert ("rest" in batch) is draws
+
+
+def test_the_depth_attention_learns_once_from_a_batch_of_two_decoders(store, tmp_path):
+    """Its gradient is that of supervision alone, whatever the second decoder asks."""
+    mixture = MIXTURE | {"all_bones": 0.0}
+    phase = Phase(steps=1, size=64, batch=2, rounds=1, attention=1.0, mixture=mixture)
+    gradients = []
+    for settings in (Supervision(0.25), Supervision(0.25, two_decoders=1e-9)):
+        config = Config(
+            {"a": phase}, dim=32, workers=0, tensorboard=False, supervision=settings, precision="float32"
+        )
+        run = Trainer(config, store, tmp_path / str(len(gradients)), "cpu")
+        batch = next(iter(Samples(store, "train", phase, 0, config)))
+        torch.manual_seed(0)
+        run._losses(batch, phase)[0].backward()
+        gradients.append(run.model.depth_attention.head.weight.grad.clone())
+    assert gradients[0].abs().max() > 0
+    assert torch.allclose(*gradients, atol=1e-6)
+
+
 def logits_of(mask, sure=6.0):
     return (torch.as_tensor(mask).float() * 2 - 1) * sure
 

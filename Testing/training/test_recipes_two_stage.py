@@ -39,7 +39,9 @@ def test_the_second_stage_leaves_the_encoder_as_it_is(tmp_path):
     assert {name.split(".")[0] for name in learning(model)} == {"encoder", "decoder"}
     choose_learning(model, second)
     assert not any(name.startswith(("encoder", "decoder.prompt")) for name in learning(model))
-    assert {"depth_attention.head.weight", "decoder.fusion.gate_logit"} <= learning(model)
+    assert {"depth_attention.head.weight", "decoder.fusion.gate_logit", "decoder.prior.weight"} <= learning(
+        model
+    )
 
     store = write_store(tmp_path / "store")
     mixture = {"synthetic": 1.0, "unlabelled": 0.0, "radiograph": 0.0}

@@ -1,6 +1,8 @@
 """Training steps change the weights, and a run that was stopped anywhere goes on as if it had not been."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -264,7 +266,57 @@ def test_the_command_names_an_empty_store(command, tmp_path):
     path.write_text("{dim: 32, workers: 0, phases: {only: {minutes: 1}}}")
     answer = command(path, "--store", tmp_path, "--out", tmp_path / "out")
     assert answer.exit_code == 2
-    assert "There are no subjects of the validation split in '" in answer.output
+    assert "There are no subjects of the train split in '" in answer.output
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_wrong_with_a_store_is_one_sentence(command, store, tmp_path, workers):
+    path = tmp_path / "some.yaml"
+    few = "few_shot: {sources: [feet], volumes: 1}"
+    path.write_text(
+        f"{{dim: 32, workers: {workers}, tensorboard: false, {few}, phases: {{only: {{steps: 1}}}}}}"
+    )
+    answer = command(path, "--store", store, "--out", tmp_path / "out")
+    assert answer.exit_code == 2
+    assert "Traceback" not in answer.output
+    assert len(answer.output.strip().splitlines()[-1]) < 200
+
+
+def test_one_person_is_enough_to_train_without_validation(store, tmp_path, capsys):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for path in store.iterdir():
+        if not path.name.startswith("validation"):
+            shutil.copy(path, alone)
+    run = trainer(alone, tmp_path / "run")
+    run.run()
+    assert run.step == 1
+    assert "nothing for validation" in capsys.readouterr().out
+
+
+def test_all_cores_learn_after_validation_was_drawn(store, tmp_path, monkeypatch):
+    threads = []
+    monkeypatch.setattr(Trainer, "_log", lambda *_: threads.append(torch.get_num_threads()))
+    trainer(store, tmp_path).run()
+    assert threads == [max(2, os.cpu_count() or 2)]
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there(command, store, tmp_path, device):
+    path = tmp_path / "some.yaml"
+    path.write_text("{dim: 32, workers: 0, phases: {only: {minutes: 1}}}")
+    if device.startswith("cuda") and torch.cuda.is_available():
+        pytest.skip("This machine has CUDA.")
+    answer = command(path, "--store", store, "--out", tmp_path / "out", "--device", device)
+    assert answer.exit_code == 2
+    assert f"'{device}'" in answer.output
+    assert "Traceback" not in answer.output
+
+
+def test_the_training_of_a_baseline_is_no_training_of_bonesam(store, tmp_path):
+    (tmp_path / "state.json").write_text('{"step": 3, "minutes": 1.0}')
+    with pytest.raises(BoneSAMError, match="training of a baseline"):
+        trainer(store, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ def writers(number, length=4):
 
 
 def numbers(out):
-    """What each file says; None where there is no checkpoint."""
+    """What each file says once a run goes on; None where there is no checkpoint."""
+    finish_saving(out)
     state = read_state(out)
     if state is None:
         return None
@@ -91,6 +92,17 @@ def test_a_process_killed_anywhere_while_saving_leaves_one_whole_checkpoint(
     assert not list(tmp_path.glob("*.part"))
     save_checkpoint(tmp_path, writers(4), {"step": 4})
     assert numbers(tmp_path) == {4}
+
+
+def test_who_only_reads_touches_nothing(tmp_path):
+    save_checkpoint(tmp_path, writers(1), {"step": 1})
+    for name in ("model.safetensors.part", "film.mp4.part"):
+        (tmp_path / name).write_bytes(b"being written")
+    assert read_state(tmp_path) == {"step": 1}
+    assert (tmp_path / "model.safetensors.part").exists()
+    finish_saving(tmp_path)
+    assert not (tmp_path / "model.safetensors.part").exists()
+    assert (tmp_path / "film.mp4.part").exists()  # nobody's but a browser's
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):

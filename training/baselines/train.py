@@ -2,7 +2,7 @@
 
 It gets what BoneSAM gets, from the same configuration: the same samples, the same jittered box, the same
 schedule and the same minutes. What needs more than a box is left out: any bone without a prompt, boxes drawn
-on one slice, cubes and corrections.
+on one slice, cubes, corrections, and scans without masks.
 """
 
 import copy
@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -25,9 +25,10 @@ from BoneSAMLib.errors import BoneSAMError
 from training.baselines.networks import box_channel, build
 from training.baselines.segmenter import FACTS, WEIGHTS
 from training.batches import Samples, echoed
-from training.checkpoint import contiguous, read_state, save_checkpoint
-from training.configuration import Config, Phase, read_config
+from training.checkpoint import contiguous, finish_saving, read_state, save_checkpoint
+from training.configuration import Config, Phase, Supervision, read_config
 from training.losses import mask_loss
+from training.processes import usable_device
 from training.simulated_prompts import Prompts, jitter
 
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.pt"
@@ -49,7 +50,8 @@ class BaselineTrainer:
     """
 
     def __init__(self, name: str, config: Config, store: Path, out: Path, device: str) -> None:
-        self.config, self.store, self.out, self.device = config, store, out, torch.device(device)
+        self.config, self.store, self.out = masks_alone(config), store, out
+        self.device = usable_device(device)
         torch.manual_seed(config.seed)
         self.model = build(name).to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in training.train
@@ -59,8 +61,9 @@ class BaselineTrainer:
         )
         self.step, self.minutes = 0, 0.0
         out.mkdir(parents=True, exist_ok=True)
-        self._claim(name)
+        finish_saving(out)
         state = read_state(out)
+        self._claim(name, state)
         if state is not None:
             self.step, self.minutes = int(state["step"]), float(state["minutes"])
             self.model.load_state_dict(load_file(out / MODEL))
@@ -68,8 +71,10 @@ class BaselineTrainer:
             moments = torch.load(out / OPTIMIZER, map_location="cpu", weights_only=True)
             self.optimizer.load_state_dict(moments)
 
-    def _claim(self, name: str) -> None:
+    def _claim(self, name: str, state: dict[str, Any] | None) -> None:
         path = self.out / FACTS
+        if state is not None and not path.exists():
+            raise BoneSAMError(f"'{self.out}' holds a training of BoneSAM: name another folder.")
         found = json.loads(path.read_text(encoding="utf-8"))["network"] if path.exists() else name
         if found != name:
             raise BoneSAMError(f"'{self.out}' holds a training of '{found}': name another folder.")
@@ -88,7 +93,8 @@ class BaselineTrainer:
 
     def _run_phase(self, name: str, phase: Phase) -> None:
         phase = dataclasses.replace(phase, attention=0.0, mixture=phase.mixture | LEFT_OUT)
-        dataset = Samples(self.store, "train", phase, self.config.seed, first=self.step)
+        dataset = Samples(self.store, "train", phase, self.config.seed, self.config, self.step)
+        dataset.check()
         workers = self.config.workers
         loader = DataLoader(
             dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
@@ -97,7 +103,7 @@ class BaselineTrainer:
         start = saved = time.monotonic()
         begun, facts = self.minutes, []
         for _, batch in echoed(loader, phase.echoes, self.config.seed, self.step):
-            facts.append(self.train_step(batch))
+            facts.append(self.train_step(batch, phase.rate))
             self.minutes = begun + (time.monotonic() - start) / 60
             over = self.done >= self.config.length or self.config.phase_at(self.done)[0] != name
             if over or len(facts) == self.config.log_steps:
@@ -109,10 +115,10 @@ class BaselineTrainer:
                 self.save()
                 saved = time.monotonic()
 
-    def train_step(self, batch: dict[str, Tensor]) -> tuple[float, float]:
-        """One optimizer step; returns loss and mean Dice."""
+    def train_step(self, batch: dict[str, Tensor], rate: float = 1.0) -> tuple[float, float]:
+        """One optimizer step at so much of the learning rate; returns loss and mean Dice."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = self._learning_rate() * rate
         self.model.train()
         images, target, weight = baseline_inputs(batch, self.device)
         bfloat = self.device.type == "cuda" or torch.backends.mkldnn.is_available()
@@ -179,6 +185,14 @@ def baseline_inputs(batch: dict[str, Tensor], device: torch.device) -> tuple[Ten
     images = torch.cat([slices, box_channel(points, labels, slices.shape[-1])], 1)
     target, weight = (batch[key].flatten(0, 1)[:, None].to(device).float() for key in ("target", "weight"))
     return images, target, weight
+
+
+def masks_alone(config: Config) -> Config:
+    """The configuration without what learns from scans of which less than masks is known."""
+    if config.supervision is None:
+        return config
+    known = Supervision(config.supervision.labelled, config.supervision.rest)
+    return dataclasses.replace(config, supervision=known)
 
 
 def with_length(config: Config, minutes: float) -> Config:

@@ -24,6 +24,7 @@ from BoneSAMLib.intensity import CT_HIGH_HU, CT_LOW_HU
 from BoneSAMLib.session import Segmenter
 from BoneSAMLib.volume import Volume
 from training.cases import Case, load_cases
+from training.evaluate import first_cases
 from training.measure import near_bone
 from training.metrics import compare
 from training.naming.cubes import label_place
@@ -32,22 +33,22 @@ from training.store import DEPTH_UNIT_MM, Subject, load_subjects
 from training.summary import recall_weighted
 from training.synthesis.contrast import random_contrast, render
 
-# Bones that no scan of a source shows.
+# Bones that no scan of a source shows. Other sources are not asked for absent bones.
 ELSEWHERE = {
     "spine-mr": (
         "skull", "mandible", "left patella", "right tibia", "left clavicle", "right calcaneus",
-        "left humerus", "right radius",
+        "left humerus", "right clavicle",
     ),
     "pelvic-mr": (
         "skull", "mandible", "left patella", "left clavicle", "right scapula", "left calcaneus",
-        "right humerus", "left radius",
+        "right clavicle", "left talus",
     ),
     "open-kbp": (
         "left femur", "right hip bone", "sacrum", "right patella", "L5 vertebra", "left tibia",
         "right calcaneus", "left radius",
     ),
     "totalsegmentator-example": (
-        "skull", "mandible", "left patella", "right tibia", "left calcaneus", "right radius",
+        "skull", "mandible", "left patella", "right tibia", "left calcaneus", "right talus",
     ),
 }  # fmt: skip
 SHORTEST_SLAB, LONGEST_SLAB = 0.35, 1.0  # of a body's height
@@ -278,21 +279,23 @@ def main(
 ) -> None:
     """Measure the naming network and what is segmented by name."""
     try:
+        if not out.parent.is_dir():
+            raise BoneSAMError(f"There is no folder '{out.parent}' for the results.")
         segmenter = Segmenter(device="cpu", naming=naming)
         network = segmenter.naming
         asked: list[Asked] = []
         false: list[tuple[str, str, bool]] = []
         named: list[Named] = []
         all_bones: list[Unprompted] = []
-        for source in ELSEWHERE:
-            for case in load_cases(data, split, [source])[:most_cases]:
-                print(case.id, file=sys.stderr, flush=True)
-                asked += ask_case(case, segmenter)
-                all_bones += unprompted(case, segmenter)
-                false += false_findings(case, segmenter)
-                volume, _, bones = case.load()
-                known = [(place, b.mask) for b in bones if (place := label_place(b.name)) is not None]
-                named += name_masks(case.source, case.id, BoneFinder(volume, network), known)
+        cases = [case for case in load_cases(data, split) if case.modality != "X-ray"]
+        for case in cases if most_cases is None else first_cases(cases, most_cases):
+            print(case.id, file=sys.stderr, flush=True)
+            asked += ask_case(case, segmenter)
+            all_bones += unprompted(case, segmenter)
+            false += false_findings(case, segmenter)
+            volume, _, bones = case.load()
+            known = [(place, b.mask) for b in bones if (place := label_place(b.name)) is not None]
+            named += name_masks(case.source, case.id, BoneFinder(volume, network), known)
         report: dict[str, Any] = {"split": split, "scans": summary_of(asked, all_bones, false, named)}
         if store is not None and body:
             report["held_out_bodies"] = evaluate_bodies(store, body, slabs, network)

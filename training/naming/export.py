@@ -67,6 +67,9 @@ def main(
     """Export a naming network."""
     try:
         export_naming(checkpoint, out)
+    except (OSError, SafetensorError) as error:
+        print(f"The bundle cannot be written to '{out}': {error}.", file=sys.stderr)
+        raise typer.Exit(2) from error
     except BoneSAMError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from error

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -50,8 +51,8 @@ class Cubes(IterableDataset[dict[str, Tensor]]):
 
     def __iter__(self) -> Any:
         info = torch.utils.data.get_worker_info()
-        torch.set_num_threads(1)
         if info:
+            torch.set_num_threads(1)
             os.nice(10)
         subjects = usable_subjects(self.store, "train", self.held_out)
         places = {subject.id: places_of(subject) for own in subjects.values() for subject in own}
@@ -185,7 +186,10 @@ def train(
     model = NamingNetwork()
     model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if start is not None:
-        parts = load_file(start)
+        try:
+            parts = load_file(start)
+        except (OSError, SafetensorError) as error:
+            raise BoneSAMError(f"The weights '{start}' to start from cannot be read: {error}") from error
         prefix = "depth_attention."
         model.start_from({name[len(prefix) :]: t for name, t in parts.items() if name.startswith(prefix)})
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA), use_buffers=True)

@@ -138,7 +138,8 @@ def fold_low_rank(network: nn.Module) -> None:
 
 def is_adapter(name: str) -> bool:
     """Whether a parameter of this name is one that the official network does not have."""
-    return any(part in f".{name}" for part in (".adapter.", ".adapters.", ".low_rank_", ".far.", ".fusion."))
+    parts = (".adapter.", ".adapters.", ".low_rank_", ".far.", ".fusion.", ".prior.")
+    return any(part in f".{name}" for part in parts)
 
 
 def _attention_of(module: nn.Module) -> str:

@@ -50,12 +50,14 @@ class Twin:
     """The network with its second decoder in place of the first."""
 
     def __init__(self, model: Any, decoder: nn.Module) -> None:
-        self.encoder, self.depth_attention, self.training = (
-            model.encoder,
-            model.depth_attention,
-            model.training,
-        )
+        self.encoder, self.training = model.encoder, model.training
         self.decoder = decoder
+        self._attention = model.depth_attention
+
+    def depth_attention(self, cubes: Tensor) -> Tensor:
+        """What the network's says, which has learned from this batch already."""
+        answer: Tensor = self._attention(cubes)
+        return answer.detach()
 
 
 def rest_losses(
