@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from BoneSAMLib.bone_anatomy import numbers, sides
+from BoneSAMLib.bone_anatomy import sides
 from BoneSAMLib.bone_kinds import KINDS, LEFT, NUMBER, PAIRED, ROWS, BonePlace, name_of
 from BoneSAMLib.bone_scan import Array, ScanGrid
 
@@ -63,7 +63,7 @@ def found_bones(outputs: Array, grid: ScanGrid) -> list[FoundBone]:
     # Bone of which it is unsure whose it is, is bone.
     kinds = np.where(1 - likely[0] > LEAST_BONE, 1 + likely[1:].argmax(0), 0)
     probability = likely[1:].max(0) / np.maximum(1 - likely[0], 1e-6)
-    number = numbers(kinds, outputs[NUMBER] * 10, grid.spacing)
+    number = outputs[NUMBER] * 10
     left = sides(kinds, 1 / (1 + np.exp(-np.clip(outputs[LEFT], -30, 30))), grid.spacing)
     smallest = max(SMALLEST_CELLS, SMALLEST_MM3 / grid.spacing**3)
     bones = []

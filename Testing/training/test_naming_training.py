@@ -81,10 +81,23 @@ def test_the_bundle_answers_as_torch_does(bundle, shape):
     assert scan.std() > 0.05
     inputs = np.stack([scan, np.full_like(scan, spacing_channel(2.0))])[None]
     with torch.no_grad():
-        expected = model(torch.from_numpy(inputs))[0].numpy()
+        there, mirrored = (model(torch.from_numpy(x.copy()))[0].numpy() for x in (inputs, inputs[..., ::-1]))
+    mirrored = mirrored[..., ::-1].copy()
+    mirrored[LEFT] *= -1
+    expected = (there + mirrored) / 2
+    assert np.abs(expected - there).max() > 1e-2
     assert answer.shape == (len(KINDS) + 3, *shape)
     assert expected.std() > 0.01
     assert np.abs(answer - expected).max() < 1e-3
+
+
+def test_a_mirrored_scan_has_the_mirrored_answer(bundle):
+    engine = NamingEngine("cpu", 1, bundle)
+    inputs = np.random.default_rng(0).random((1, 2, 32, 16, 16), np.float32)
+    answer, mirrored = engine._run(inputs), engine._run(inputs[..., ::-1])[..., ::-1].copy()
+    mirrored[LEFT] *= -1
+    assert answer[LEFT].std() > 1e-3
+    assert np.abs(answer - mirrored).max() < 1e-4
 
 
 def test_a_long_body_is_seen_in_blocks(bundle, monkeypatch):
