@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,27 @@ Array = NDArray[np.float32]
 DEVICES = ("auto", "cpu", "cuda")
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _NO_CUDA = "No CUDA device can be used: install onnxruntime-gpu and an NVIDIA driver, or choose the CPU."
+
+
+class DecoderInputs(NamedTuple):
+    """What the decoder is asked of N slices; named as the inputs of its graph. float32, labels int64.
+
+    Attributes:
+        embedding, skip: as `Engine.encode` gives them.
+        attention: [N, 2, 64, 64], probability of bone and of the bone meant.
+        use_attention: [N], 0 or 1.
+        points: [N, P, 3], x, y and depth in region pixels.
+        labels: [N, P], -1 padding, 0 negative, 1 positive, 2 and 3 box corners.
+        masks: [N, 1, 64, 64], earlier logits or zeros.
+    """
+
+    embedding: Array
+    skip: Array
+    attention: Array
+    use_attention: Array
+    points: Array
+    labels: NDArray[np.int64]
+    masks: Array
 
 
 class Engine(Protocol):
@@ -31,22 +52,8 @@ class Engine(Protocol):
     def attend(self, cubes: Array) -> Array:
         """Cubes [N, 2, 64, 64, 64] (intensity, inside the box) -> probabilities of the same shape."""
 
-    def decode(
-        self,
-        embedding: Array,
-        skip: Array,
-        attention: Array,
-        use_attention: Array,
-        points: Array,
-        labels: NDArray[np.int64],
-        masks: Array,
-    ) -> tuple[Array, Array]:
-        """Prompts to masks.
-
-        attention [N, 2, 64, 64], use_attention [N] 0 or 1, points [N, P, 3] (x, y, depth in region pixels),
-        labels [N, P] (-1 padding, 0 negative, 1 positive, 2 and 3 box corners), masks: earlier logits
-        [N, 1, 64, 64] or zeros. Returns logits [N, 4, 128, 128] and predicted IoU [N, 4].
-        """
+    def decode(self, inputs: DecoderInputs) -> tuple[Array, Array]:
+        """Prompts to masks: logits [N, 4, 128, 128] and predicted IoU [N, 4]."""
 
 
 class OnnxEngine:
@@ -74,29 +81,9 @@ class OnnxEngine:
         probability: Array = self._depth_attention.run(None, {"cubes": cubes})[0]
         return probability
 
-    def decode(
-        self,
-        embedding: Array,
-        skip: Array,
-        attention: Array,
-        use_attention: Array,
-        points: Array,
-        labels: NDArray[np.int64],
-        masks: Array,
-    ) -> tuple[Array, Array]:
+    def decode(self, inputs: DecoderInputs) -> tuple[Array, Array]:
         """As in `Engine`."""
-        logits, iou = self._decoder.run(
-            None,
-            {
-                "embedding": embedding,
-                "skip": skip,
-                "attention": attention,
-                "use_attention": use_attention,
-                "points": points,
-                "labels": labels,
-                "masks": masks,
-            },
-        )
+        logits, iou = self._decoder.run(None, inputs._asdict())
         return logits, iou
 
     # Each graph is loaded at its first use: a first click needs no whole start-up.

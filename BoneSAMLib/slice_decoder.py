@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from BoneSAMLib.companion import Answer, Companion, fused
-from BoneSAMLib.engine import Engine
+from BoneSAMLib.engine import DecoderInputs, Engine
 from BoneSAMLib.prompt_tokens import SlicePrompts
 from BoneSAMLib.region import CUBE, PIXELS, Array, Region
 
@@ -118,7 +118,7 @@ class SliceDecoder:
             use = np.zeros(len(indices), np.float32)
         embedding, skip = self._embed(region, indices, keep)
         points, labels = prompts.tokens(region, indices)
-        return self._engine.decode(embedding, skip, attention, use, points, labels, masks)
+        return self._engine.decode(DecoderInputs(embedding, skip, attention, use, points, labels, masks))
 
     def _embed(self, region: Region, indices: NDArray[np.int64], keep: bool) -> tuple[Array, Array]:
         """Embeddings [n, c, 64, 64] and skip features [n, c, 128, 128], from the cache where it has them."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from BoneSAMLib.engine import Engine
+from BoneSAMLib.engine import DecoderInputs, Engine
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.region import PIXELS
 from BoneSAMLib.session import Session
@@ -43,20 +43,11 @@ class ChangedEngine:
         """As in `Engine`."""
         return self._engine.attend(cubes)
 
-    def decode(
-        self,
-        embedding: Array,
-        skip: Array,
-        attention: Array,
-        use_attention: Array,
-        points: Array,
-        labels: NDArray[np.int64],
-        masks: Array,
-    ) -> tuple[Array, Array]:
+    def decode(self, inputs: DecoderInputs) -> tuple[Array, Array]:
         """As in `Engine`."""
         # The network multiplies its gate by this input, which in use is 0 or 1.
-        use = use_attention * np.float32(self.gate_factor)
-        return self._engine.decode(embedding, skip, attention, use, points, labels, masks)
+        use = inputs.use_attention * np.float32(self.gate_factor)
+        return self._engine.decode(inputs._replace(use_attention=use))
 
 
 def coarser(slices: Array, pixels: int) -> Array:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from BoneSAMLib.bundle import Bundle
-from BoneSAMLib.engine import check_device
+from BoneSAMLib.engine import DecoderInputs, check_device
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.model.bonesam import BoneSAM
 
@@ -41,18 +41,8 @@ class TorchEngine:
         return probability
 
     @torch.inference_mode()
-    def decode(
-        self,
-        embedding: Array,
-        skip: Array,
-        attention: Array,
-        use_attention: Array,
-        points: Array,
-        labels: NDArray[np.int64],
-        masks: Array,
-    ) -> tuple[Array, Array]:
-        arrays = (embedding, skip, attention, use_attention, points, labels, masks)
-        logits, iou = self._model.decoder(*(self._tensor(array) for array in arrays))
+    def decode(self, inputs: DecoderInputs) -> tuple[Array, Array]:
+        logits, iou = self._model.decoder(*(self._tensor(array) for array in inputs))
         return logits.cpu().numpy(), iou.cpu().numpy()
 
     def _tensor(self, array: NDArray[np.generic]) -> torch.Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from BoneSAMLib import Box, Point, Segmenter, Volume
+from BoneSAMLib.engine import DecoderInputs
 
 NETWORK_RUNS = 15
 VOLUME_RUNS = 3
@@ -46,7 +47,7 @@ def encode(segmenter: Segmenter, slices: NDArray[np.float32]) -> Any:
 def decode_click(segmenter: Segmenter, features: Any, depth_attention: NDArray[np.float32]) -> Any:
     """Logits of one slice for one positive click in its middle."""
     embedding, skip = features
-    return segmenter.engine.decode(
+    inputs = DecoderInputs(
         embedding,
         skip,
         depth_attention,
@@ -55,6 +56,7 @@ def decode_click(segmenter: Segmenter, features: Any, depth_attention: NDArray[n
         np.ones((1, 1), np.int64),
         np.zeros((1, 1, 64, 64), np.float32),
     )
+    return segmenter.engine.decode(inputs)
 
 
 def attend(segmenter: Segmenter, cube: NDArray[np.float32]) -> Any:

@@ -37,7 +37,8 @@ class FakeEngine:
         self.attended += 1
         return (cubes > 0.5).astype(np.float32)
 
-    def decode(self, embedding, skip, attention, use_attention, points, labels, masks):
+    def decode(self, inputs):
+        embedding, skip, attention, use_attention, points, labels, masks = inputs
         count = len(embedding)
         assert embedding.shape[2:] == attention.shape[2:] == masks.shape[2:] == (64, 64)
         assert skip.shape[2:] == (128, 128)
@@ -81,8 +82,9 @@ class ConstantEngine:
     def attend(self, cubes):
         return self._cube
 
-    def decode(self, embedding, skip, attention, use_attention, points, labels, masks):
-        return self._logits[: len(embedding)], np.full((len(embedding), 4), 0.9, np.float32)
+    def decode(self, inputs):
+        count = len(inputs.embedding)
+        return self._logits[:count], np.full((count, 4), 0.9, np.float32)
 
 
 def _mean(images, factor):

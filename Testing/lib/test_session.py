@@ -534,8 +534,8 @@ def test_asking_twice_gives_the_same(session, plain):
 
 def test_what_a_result_says(plain):
     class Doubtful(FakeEngine):
-        def decode(self, *inputs):
-            logits, iou = super().decode(*inputs)
+        def decode(self, inputs):
+            logits, iou = super().decode(inputs)
             area = (logits[:, 0] > 0).sum((1, 2))
             return logits, iou * (area / 12000)[:, None].astype(np.float32)
 
@@ -719,15 +719,16 @@ def test_attention_maps_show_the_same_slice_as_the_image(spacing, rotation):
             super().__init__()
             self.in_image, self.in_box = [], []
 
-        def decode(self, embedding, skip, attention, use, points, labels, masks):
+        def decode(self, inputs):
             cells = np.arange(64) * 4 + 2
-            for image, maps, (low, high) in zip(embedding[:, 0] > 0.5, attention, points[:, :2], strict=True):
+            images, corners = inputs.embedding[:, 0] > 0.5, inputs.points[:, :2]
+            for image, maps, (low, high) in zip(images, inputs.attention, corners, strict=True):
                 x, y = ((cells >= low[axis]) & (cells <= high[axis]) for axis in (0, 1))
                 if image.sum() > 200:
                     self.in_image.append(dice(image, maps[0] > 0.5))
                 if min(-low[2], high[2]) > 8:
                     self.in_box.append(dice(y[:, None] & x, maps[1] > 0.5))
-            return super().decode(embedding, skip, attention, use, points, labels, masks)
+            return super().decode(inputs)
 
     size = tuple(round(1.4 * 40 / s) for s in spacing)
     volume, _ = phantom(size, spacing, rotation)

@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from BoneSAMLib.bundle import GRAPHS, MANIFEST, WEIGHTS, file_digest, open_bundle
-from BoneSAMLib.engine import DEVICES, OnnxEngine
+from BoneSAMLib.engine import DEVICES, DecoderInputs, OnnxEngine
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.model.torch_engine import TorchEngine
 
@@ -60,7 +60,9 @@ def test_both_engines_give_the_same_masks(engines, slices, count):
         embedding, skip = engine.encode(images)
         assert embedding.shape == (slices, 128, 64, 64)
         assert skip.shape == (slices, 32, 128, 128)
-        answers.append(engine.decode(embedding, skip, attention, use, *prompts(slices, count), masks))
+        answers.append(
+            engine.decode(DecoderInputs(embedding, skip, attention, use, *prompts(slices, count), masks))
+        )
     (logits, iou), (other_logits, other_iou) = answers
     assert logits.shape == (slices, 4, 128, 128)
     assert iou.shape == (slices, 4)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from BoneSAMLib.engine import DecoderInputs
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.model.prompt_encoder import BOX_HIGH, BOX_LOW, NEGATIVE, PADDING
 from BoneSAMLib.prompts import Box
@@ -116,7 +117,9 @@ def test_the_answer_is_what_the_network_says_of_slice_and_box():
     embedding, skip = engine.encode(slices)
     points, labels = (part.numpy() for part in prompts((64.0, 128.0, -1.0), (128.0, 192.0, 1.0)))
     zero = np.zeros((1, 2, 64, 64), np.float32)
-    logits, iou = engine.decode(embedding, skip, zero, zero[:, 0, 0, 0], points, labels, zero[:, :1])
+    logits, iou = engine.decode(
+        DecoderInputs(embedding, skip, zero, zero[:, 0, 0, 0], points, labels, zero[:, :1])
+    )
     assert logits.shape == (1, 4, 128, 128)
     assert (logits > 0)[0, 0].sum() == 32 * 32
     assert iou[0, 0] == pytest.approx(1 / (1 + np.exp(-4)), abs=1e-3)

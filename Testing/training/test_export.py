@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from BoneSAMLib import Box, Segmenter, Volume
 from BoneSAMLib.bundle import GRAPHS, MANIFEST, WEIGHTS, open_bundle
-from BoneSAMLib.engine import OnnxEngine
+from BoneSAMLib.engine import DecoderInputs, OnnxEngine
 from Testing.random_weights import random_model
 from training import export
 
@@ -58,7 +58,7 @@ def test_the_bundle_says_what_the_network_said(random_bundle):
         wanted = [*features, torch.sigmoid(model.depth_attention(cubes)), *model.decoder(*features, *inputs)]
     features = engine.encode(slices.numpy())
     found = [*features, engine.attend(cubes.numpy())]
-    found += engine.decode(*features, *(tensor.numpy() for tensor in inputs))
+    found += engine.decode(DecoderInputs(*features, *(tensor.numpy() for tensor in inputs)))
     for answer, truth in zip(found, wanted, strict=True):
         difference = np.abs(answer - truth.numpy())
         assert difference.mean() < 0.01 * np.abs(truth.numpy()).mean()

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from BoneSAMLib import Box, Segmenter, Volume
 from BoneSAMLib.bundle import open_bundle
-from BoneSAMLib.engine import OnnxEngine
+from BoneSAMLib.engine import DecoderInputs, OnnxEngine
 from BoneSAMLib.errors import BoneSAMError
 from Testing.training.spheres import LARGE, labels_and_depth
 from Testing.training.tiny_network import few_channels
@@ -100,7 +100,7 @@ def test_a_bundle_of_an_official_network_answers_as_the_network(tmp_path):
     export_bundle(network, tmp_path / "bundle", facts)
     engine = OnnxEngine(open_bundle(tmp_path / "bundle"), "cpu")
     found = engine.encode(slices.numpy())
-    answers = [found[0], *engine.decode(*found, *(tensor.numpy() for tensor in inputs))]
+    answers = [found[0], *engine.decode(DecoderInputs(*found, *(tensor.numpy() for tensor in inputs)))]
     for answer, truth in zip(answers, wanted, strict=True):
         assert answer.shape == truth.shape
         assert np.abs(answer - truth.numpy()).mean() < 0.02 * np.abs(truth.numpy()).mean()

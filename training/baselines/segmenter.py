@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+from BoneSAMLib.engine import DecoderInputs
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.session import Session
 from BoneSAMLib.volume import Volume
@@ -42,20 +43,13 @@ class BaselineEngine:
         return np.zeros_like(cubes)
 
     @torch.inference_mode()
-    def decode(
-        self,
-        embedding: Array,
-        skip: Array,
-        attention: Array,
-        use_attention: Array,
-        points: Array,
-        labels: NDArray[np.int64],
-        masks: Array,
-    ) -> tuple[Array, Array]:
+    def decode(self, inputs: DecoderInputs) -> tuple[Array, Array]:
         """Logits, four times the same, and the mean certainty of the pixels found as predicted IoU."""
-        slices = torch.from_numpy(embedding).to(self.device)
-        prompts = torch.from_numpy(points).to(self.device), torch.from_numpy(labels).to(self.device)
-        channel = box_channel(*prompts, slices.shape[-1])
+        slices, points, labels = (
+            torch.from_numpy(array).to(self.device)
+            for array in (inputs.embedding, inputs.points, inputs.labels)
+        )
+        channel = box_channel(points, labels, slices.shape[-1])
         logits = self._network(torch.cat([slices, channel], 1)).float()
         small = functional.adaptive_avg_pool2d(logits, MASK_SIZE)
         found = small > 0
