@@ -151,15 +151,18 @@ def _or_nan(value: float | None) -> float:
 
 
 def write_comparison(comparison: dict[str, Any], out: Path) -> None:
-    """Write ``comparison.json``, ``comparison.md`` and ``comparison.html`` into ``out``."""
+    """Write ``comparison.json``, ``.md``, ``.html`` and the pictures, such as ``matrix.png``, to ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     plain = json.dumps(rounded(comparison), indent=1, allow_nan=False)
     (out / "comparison.json").write_text(plain + "\n", encoding="utf-8")
     text = markdown(comparison)
     (out / "comparison.md").write_text(text, encoding="utf-8")
+    drawn = pictures(comparison)
+    for name, png in drawn.items():
+        (out / f"{name}.png").write_bytes(png)
     images = "".join(
         f'<p><img alt="{name}" src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}"></p>'
-        for name, png in pictures(comparison).items()
+        for name, png in drawn.items()
     )
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison</title>'

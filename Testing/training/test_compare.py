@@ -87,6 +87,8 @@ def test_command_writes_tables_and_a_curve_over_numbers(tmp_path, capsys):
     assert "100 minus 10" in capsys.readouterr().out
     assert json.loads((tmp_path / "c" / "comparison.json").read_text())["differences"]["50"]["s"]["n"] == 8
     assert (tmp_path / "c" / "comparison.html").read_text().count("data:image/png") == 2
+    for name in ("matrix.png", "curve.png"):
+        assert (tmp_path / "c" / name).read_bytes().startswith(b"\x89PNG")
     assert compare.main([str(tmp_path / "10"), str(tmp_path / "none")]) == 2
     assert "Cannot read" in capsys.readouterr().err
     assert compare.main([str(tmp_path / "10"), f"10={tmp_path}"]) == 2
