@@ -1,5 +1,6 @@
 """The command line of many volumes: `bonesam batch`."""
 
+import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from BoneSAMLib.command_errors import errors_in_one_sentence
+from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.prompts import parse_box, parse_point
 
 if TYPE_CHECKING:
@@ -102,6 +104,9 @@ def batch(
         if everything or boxes or points:
             prompts = BatchPrompts(everything, tuple(boxes), tuple(points), depth_attention=not two_d_only)
         part = None if shard is None else parse_shard(shard)
+        for option, number in (("--memory", memory), ("--time-limit", time_limit)):
+            if number is not None and not math.isfinite(number):
+                raise BoneSAMError(f"{option} takes a number, not {number}: leave it out for no limit.")
         with _terminated_like_interrupted():
             cases = find_cases(source, output, prompts, "." + ending.removeprefix("."), not two_d_only, stl)
             with _case_progress(len(cases if part is None else part.of(cases))) as progress:

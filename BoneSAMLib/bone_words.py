@@ -103,7 +103,7 @@ def tokens(text: str) -> list[Token]:
 def _token(part: str, before: list[Token], following: list[str], lists: Words) -> Token | None:
     counted = bool(following) and _is_number(following[0], lists)
     after_number = bool(before) and before[-1].kind == "number"
-    if part[0].isdigit():
+    if part[0].isdecimal():
         return Token(part.rstrip("#"), "number", int(part.rstrip("#")), part.endswith("#"))
     if part == "one" and before and before[-1].kind in ("left", "right"):  # "not the left one"
         return Token(part, "filler")
@@ -134,7 +134,7 @@ def _ends_name(following: list[str], lists: Words) -> bool:
 
 
 def _is_number(part: str, lists: Words) -> bool:
-    return part[0].isdigit() or part in lists.numbers
+    return part[0].isdecimal() or part in lists.numbers
 
 
 def _starts_with_number(parts: list[str], lists: Words) -> bool:

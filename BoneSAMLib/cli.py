@@ -38,7 +38,7 @@ from BoneSAMLib.prompts import parse_box, parse_point
 from BoneSAMLib.report import ReportedBone, write_report
 from BoneSAMLib.segmentation import attends_without_prompts
 from BoneSAMLib.volume import Volume
-from BoneSAMLib.writing import write_mask
+from BoneSAMLib.writing import check_rectangular, write_mask
 
 __all__ = ["app", "main"]
 
@@ -201,6 +201,8 @@ def segment(
         with _progress_bar() as progress:
             progress(0.0, "Reading")
             volume = read_volume(source)
+            if not is_dicom:
+                check_rectangular(volume, output)
             if stl is not None:
                 check_surfaces(volume)
             bones = group_prompts(volume, boxes, points)
@@ -264,7 +266,7 @@ def info(
         table = Table(show_header=False, box=None, pad_edge=False)
         for name, value in describe_volume(volume).items():
             table.add_row(name, value)
-        Console(highlight=False).print(table)
+        Console(highlight=False, markup=False).print(table)
 
 
 @app.command("name")
@@ -335,6 +337,13 @@ def _check_destination(path: Path | None, endings: tuple[str, ...], source: Path
         raise BoneSAMError(f"Cannot write '{path}': there is no folder '{path.parent}'; create it first.")
     if path.resolve() == source.resolve():
         raise BoneSAMError(f"Cannot write '{path}': it is the input; give another name.")
+    if path.name.lower().endswith(DICOM_SUFFIX) and path.exists():
+        from BoneSAMLib.dicom_segmentation import is_segmentation
+
+        if not is_segmentation(path):  # it may be a slice of the input
+            raise BoneSAMError(
+                f"Cannot write '{path}': it is no segmentation, so it is kept; give another name."
+            )
 
 
 def _print_bones(volume: Volume, labels: NDArray[Any], bones: Sequence[ReportedBone]) -> None:
@@ -357,10 +366,10 @@ def _print_bones(volume: Volume, labels: NDArray[Any], bones: Sequence[ReportedB
             str(voxels[bone.value]),
             "" if volume.is_projection else f"{voxels[bone.value] * milliliters:.1f}",
             f"{bone.confidence:.2f}",
-            ", ".join(str(index) for index in list(bone.review)[:5]),
+            bone.slices_to_review(5),
             bone.prompt,
         )
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False).print(table)
     for bone in bones:
         if not voxels[bone.value]:
             typer.echo(f"{bone.name} is empty: nothing was found for {bone.prompt}.", err=True)

@@ -96,8 +96,8 @@ def find_images(path: Path) -> tuple[list[DicomImage], tuple[str, ...]]:
         raise BoneSAMError(f"The file '{path}' is damaged, or a DICOM file without an image.")
     if chosen.frames > 1 or not chosen.has_place:
         return [chosen], ()
-    siblings, notes = _headers(sorted(path.parent.iterdir()))
-    return [image for image in siblings if image.series == chosen.series] or [chosen], notes
+    siblings, notes = _headers(sorted(path.parent.iterdir()), chosen.series)
+    return siblings or [chosen], notes
 
 
 def of_one_stack(images: Sequence[DicomImage], path: Path) -> tuple[list[DicomImage], tuple[str, ...]]:
@@ -184,17 +184,26 @@ def _series_number(group: Sequence[DicomImage]) -> int:
     return int(group[0].dataset.get("SeriesNumber", 0) or 0)
 
 
-def _headers(paths: Iterable[Path]) -> tuple[list[DicomImage], tuple[str, ...]]:
-    """Images among files, and a sentence about those that may be images but are damaged."""
-    found = [_read_header(path) for path in paths if path.is_file() and is_dicom(path)]
-    damaged = [header for header in found if isinstance(header, Path)]
+def _headers(paths: Iterable[Path], series: str | None = None) -> tuple[list[DicomImage], tuple[str, ...]]:
+    """Images among files, of one series if it is named, and a sentence about damaged ones of any series.
+
+    Headers of other series are not kept: a folder may hold thousands.
+    """
+    found: list[DicomImage] = []
+    damaged: list[Path] = []
+    for path in paths:
+        header = _read_header(path) if path.is_file() and is_dicom(path) else None
+        if isinstance(header, Path):
+            damaged.append(header)
+        elif header is not None and series in (None, header.series):
+            found.append(header)
     notes: tuple[str, ...] = ()
     if damaged:
         what = (
             f"'{damaged[0]}' is" if len(damaged) == 1 else f"'{damaged[0]}' and {len(damaged) - 1} more are"
         )
         notes = (f"The DICOM file {what} damaged and left out: the volume may lack slices.",)
-    return [header for header in found if isinstance(header, DicomImage)], notes
+    return found, notes
 
 
 def _read_header(path: Path) -> DicomImage | Path | None:

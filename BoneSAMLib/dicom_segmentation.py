@@ -46,17 +46,22 @@ _SERIES_NUMBER = 800  # out of the way of what scanners number
 _SAME_PLACE = 1e-3
 
 
+def check_dicom_output() -> None:
+    """Raises BoneSAMError where highdicom is not installed."""
+    if find_spec("highdicom") is None:
+        raise BoneSAMError(
+            "A DICOM segmentation needs the Python package highdicom: install it with "
+            "pip install highdicom, or choose .seg.nrrd."
+        )
+
+
 def check_segmentation_source(source: Path) -> None:
     """Say before the long work why its mask could not be written as a DICOM segmentation.
 
     Raises:
         BoneSAMError: highdicom is not installed, or the source is not DICOM.
     """
-    if find_spec("highdicom") is None:
-        raise BoneSAMError(
-            "A DICOM segmentation needs the Python package highdicom: install it with "
-            "pip install highdicom, or choose .seg.nrrd."
-        )
+    check_dicom_output()
     try:
         is_source = source.is_dir() or is_dicom(source)
     except OSError as error:

@@ -57,7 +57,10 @@ class Engine(Protocol):
 
 
 class OnnxEngine:
-    """ONNX Runtime on `threads` cores (None: all), or on a CUDA device when onnxruntime-gpu finds one."""
+    """ONNX Runtime on `threads` cores, or on a CUDA device when onnxruntime-gpu finds one.
+
+    `threads`: None for all cores that the process may use.
+    """
 
     def __init__(self, bundle: Bundle, device: str = "auto", threads: int | None = None) -> None:
         check_device(device)
@@ -114,7 +117,7 @@ def load_graph(path: Path, device: str = "auto", threads: int | None = None) -> 
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.intra_op_num_threads = threads or available_cores()
     options.log_severity_level = 3
     wanted = device != "cpu" and CUDA in onnxruntime.get_available_providers()
     providers: Sequence[str] = [CUDA, CPU] if wanted else [CPU]
@@ -127,6 +130,13 @@ def load_graph(path: Path, device: str = "auto", threads: int | None = None) -> 
     if device == "cuda" and not on_cuda:
         raise BoneSAMError(_NO_CUDA)
     return session, "cuda" if on_cuda else "cpu"
+
+
+def available_cores() -> int:
+    """The cores that this process may use; on a shared machine they may be fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def check_device(device: str) -> None:

@@ -159,6 +159,7 @@ def segment_prompted(
                 str(bone),
                 result.slice_confidence,
                 result.review,
+                None if result.axis == volume.through_plane_axis else result.axis,
             )
         )
     return labels, found

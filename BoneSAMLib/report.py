@@ -43,8 +43,10 @@ class ReportedBone:
         color: red, green, blue, each 0 to 1; as in the mask's file.
         confidence: predicted IoU of the whole bone, 0 to 1.
         prompt: what the user drew or clicked, in words.
-        slice_confidence: the same per slice: {index along the through-plane axis: 0 to 1}.
+        slice_confidence: the same per slice: {index along `axis`: 0 to 1}.
         review: slices that most need a look, worst first.
+        axis: IJK axis along which its slices are counted, another than the volume's through-plane axis where
+            a 2D box was drawn across another one; None for that one.
     """
 
     value: int
@@ -54,6 +56,12 @@ class ReportedBone:
     prompt: str = ""
     slice_confidence: Mapping[int, float] = field(default_factory=dict)
     review: Sequence[int] = ()
+    axis: int | None = None
+
+    def slices_to_review(self, most: int) -> str:
+        """The first so many, such as "12, 13", or "i 12, i 13" where they are counted along another axis."""
+        letter = "" if self.axis is None else "ijk"[self.axis] + " "
+        return ", ".join(f"{letter}{index}" for index in list(self.review)[:most])
 
     @property
     def segment(self) -> SegmentInfo:
@@ -83,7 +91,7 @@ def write_report(
     pictures = SlicePictures(volume, labels, [bone.segment for bone in bones])
     page = "".join(_page(pictures, bones, facts or {}))
     with open_complete(Path(path)) as file:
-        file.write(page.encode())
+        file.write(page.encode("utf-8", "replace"))
 
 
 _STYLE = """
@@ -178,13 +186,13 @@ def _bone_table(pictures: SlicePictures, bones: Sequence[ReportedBone]) -> Itera
         yield f"<td>{_confidence(bone.confidence)}</td>"
         if by_slice:
             yield f"<td>{_chart(bone.slice_confidence)}</td>"
-            yield f"<td>{', '.join(str(index) for index in list(bone.review)[:6])}</td>"
+            yield f"<td>{bone.slices_to_review(6)}</td>"
         yield f"<td>{html.escape(bone.prompt)}</td></tr>"
     yield "</table></div>"
     if by_slice:
         axis = "ijk"[pictures.axis]
         yield '<p class="faint">Confidence is the overlap (IoU) with the true bone that the model expects. '
-        yield f"Slices are counted from 0 along {axis}.</p>"
+        yield f"Slices are counted from 0 along {axis}, where no other letter stands.</p>"
 
 
 def _review_pictures(pictures: SlicePictures, bones: Sequence[ReportedBone]) -> Iterator[str]:
@@ -197,14 +205,19 @@ def _review_pictures(pictures: SlicePictures, bones: Sequence[ReportedBone]) -> 
     if not wanted or pictures.volume.is_projection:
         return
     del wanted[_MAX_REVIEW_PICTURES:]
-    windows = {
-        value: pictures.window(value, _FLATTEST_REVIEW) for value in {bone.value for _, _, bone, _ in wanted}
+    drawn = {
+        bone.value: pictures
+        if bone.axis is None
+        else SlicePictures(pictures.volume, pictures.labels, list(pictures.segments.values()), bone.axis)
+        for _, _, bone, _ in wanted
     }
+    windows = {value: one.window(value, _FLATTEST_REVIEW) for value, one in drawn.items()}
     yield '<h2>Slices to review, worst first</h2><div class="pictures">'
     for confidence, _, bone, index in wanted:
-        picture = _embedded(pictures.tile(index, windows[bone.value], 360, bone.value))
+        one = drawn[bone.value]
+        picture = _embedded(one.tile(index, windows[bone.value], 360, bone.value))
         name = html.escape(bone.name)
-        place = f"{'ijk'[pictures.axis]} {index}"
+        place = f"{'ijk'[one.axis]} {index}"
         yield f'<figure><img alt="{name}, slice {place}" src="{picture}">'
         yield f"<figcaption>{name}, {place}<br>{_confidence(confidence)}</figcaption></figure>"
     yield "</div>"

@@ -60,14 +60,20 @@ class Window:
 
 
 class SlicePictures:
-    """Draws slices across the through-plane axis, turned as radiologists look at them."""
+    """Draws slices across an IJK axis (None: the through-plane one), turned as radiologists look at them."""
 
-    def __init__(self, volume: Volume, labels: NDArray[Any], segments: Sequence[SegmentInfo]) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        labels: NDArray[Any],
+        segments: Sequence[SegmentInfo],
+        axis: int | None = None,
+    ) -> None:
         volume.check_same_shape(labels)
         self.volume = volume
         self.labels = labels
         self.segments = {segment.value: segment for segment in segments}
-        self.axis = volume.through_plane_axis
+        self.axis = volume.through_plane_axis if axis is None else axis
         in_plane = [axis for axis in (0, 1, 2) if axis != self.axis]
         letters = volume.orientation
         # The patient's right is on the left of the picture; from the side, the face looks to the left.
@@ -93,7 +99,7 @@ class SlicePictures:
         return self.segments.get(value) or SegmentInfo(value, f"Bone {value}", distinct_color(value))
 
     def occupied_slices(self) -> list[int]:
-        """Indices along the through-plane axis of the slices that hold a label."""
+        """Indices along the axis of the slices that hold a label."""
         others = tuple(axis for axis in range(3) if axis != 2 - self.axis)
         return [int(index) for index in np.flatnonzero(self.labels.any(axis=others))]
 

@@ -28,6 +28,7 @@ __all__ = [
     "BONE_TERMINOLOGY",
     "Color",
     "SegmentInfo",
+    "check_rectangular",
     "described_segments",
     "distinct_color",
     "open_complete",
@@ -128,7 +129,7 @@ def write_mask(
     volume.check_same_shape(labels)
     labels = smallest_unsigned(labels)
     affine = volume.ijk_to_ras
-    _check_rectangular(affine, path)
+    check_rectangular(volume, path)
     with open_complete(path) as file:
         if name.endswith(".nii.gz"):
             with gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as stream:
@@ -190,7 +191,9 @@ def smallest_unsigned(labels: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(labels, dtype=kind)
 
 
-def _check_rectangular(affine: Affine, path: Path) -> None:
+def check_rectangular(volume: Volume, path: Path) -> None:
+    """Raises BoneSAMError where the volume's axes are not perpendicular: no image file holds its mask."""
+    affine = volume.ijk_to_ras
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     if np.abs(axes.T @ axes - np.eye(3)).max() > _RECTANGULAR:
         raise BoneSAMError(
@@ -264,7 +267,7 @@ def _write_nrrd(file: BinaryIO, labels: NDArray[Any], affine: Affine, fields: di
         "space origin: " + _vector(lps[:3, 3]),
         *(f"{key}:={_escaped(value)}" for key, value in fields.items()),
     ]
-    file.write(("\n".join(lines) + "\n\n").encode())
+    file.write(("\n".join(lines) + "\n\n").encode("utf-8", "replace"))
     with gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as stream:
         _write_all(stream, labels)
 
@@ -343,7 +346,7 @@ def _write_metaimage(file: BinaryIO, labels: NDArray[Any], affine: Affine) -> No
         f"ElementType = {({1: 'MET_UCHAR', 2: 'MET_USHORT', 4: 'MET_UINT'})[labels.itemsize]}",
         "ElementDataFile = LOCAL",
     ]
-    file.write(("\n".join(lines) + "\n").encode())
+    file.write(("\n".join(lines) + "\n").encode("utf-8", "replace"))
     file.write(data)
 
 

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping
 
 from BoneSAMLib.batch.case import Case
-from BoneSAMLib.batch.record import read_record, write_record
+from BoneSAMLib.batch.record import Record, finished, is_output_of, read_record, write_record
 from BoneSAMLib.batch.staging import remove_staging
 from BoneSAMLib.errors import BoneSAMError
 
@@ -30,10 +30,11 @@ class Attempt:
 
     Args:
         case: which.
+        earlier: its record before; of it, what tells of a complete mask is kept in `earlier`.
     """
 
-    def __init__(self, case: Case) -> None:
-        self.case = case
+    def __init__(self, case: Case, earlier: Record | None = None) -> None:
+        self.case, self.earlier = case, finished(earlier)
         self._mark = uuid.uuid4().hex
         self._next_look = 0.0
         self.begun = False
@@ -45,8 +46,22 @@ class Attempt:
             BoneSAMError: it cannot be written.
         """
         self.begun = True
-        write_record(self.case, "started", {"attempt": self._mark, "digests": dict(digests)})
+        self._write(digests)
         self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
+
+    def made(self, digests: Mapping[str, str]) -> None:
+        """Say that a mask with this digest, "output", is about to take its place.
+
+        Raises:
+            BoneSAMError: it cannot be written.
+            LostCaseError: the case was lost.
+        """
+        self.confirm()
+        self._write(digests)
+
+    def _write(self, digests: Mapping[str, str]) -> None:
+        earlier = {} if self.earlier is None else {"earlier": self.earlier}
+        write_record(self.case, "started", {"attempt": self._mark, "digests": dict(digests), **earlier})
 
     def progress(self, fraction: float, text: str) -> None:
         """To be called while the case is worked on: notices after a moment that the case was lost.
@@ -79,12 +94,17 @@ class Attempt:
 
 
 def clean_up_case(case: Case) -> None:
-    """Remove what a case that was begun and not completed has left, so that it is as if not begun."""
+    """Make a case that was begun and not completed as if not begun: an earlier mask and its record stay."""
     record = read_record(case)
     if record is not None and record["status"] == "started":
-        with contextlib.suppress(OSError):
-            case.output.unlink(missing_ok=True)  # claimed: it was written between the two records
-            if "surfaces" in record:
-                shutil.rmtree(case.surface_folder, ignore_errors=True)
-            case.record.unlink(missing_ok=True)
+        last = finished(record)
+        with contextlib.suppress(OSError, BoneSAMError):
+            if last is not None and is_output_of(case, last):
+                write_record(case, "complete", last)
+            else:
+                if is_output_of(case, record):  # it was written between the two records
+                    case.output.unlink(missing_ok=True)
+                if "surfaces" in record:
+                    shutil.rmtree(case.surface_folder, ignore_errors=True)
+                case.record.unlink(missing_ok=True)
     remove_staging(case)

@@ -17,7 +17,7 @@ from BoneSAMLib.batch.shard import Shard
 from BoneSAMLib.batch.summary_page import write_summary
 from BoneSAMLib.batch.worker_pool import SegmenterMaker, WorkerPool
 from BoneSAMLib.bundle import open_bundle
-from BoneSAMLib.engine import check_device
+from BoneSAMLib.engine import available_cores, check_device
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.session import Segmenter
 
@@ -158,13 +158,6 @@ def run_batch(
                     problem = problem or str(error)
     ordered = [finished[case.name] for case in cases if case.name in finished]
     return BatchOutcome(ordered, len(cases), time.perf_counter() - start, summary, problem)
-
-
-def available_cores() -> int:
-    """The cores that this process may use; on a shared machine they may be fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _one_by_one(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +100,9 @@ class Case:
     @property
     def staging(self) -> Path:
         """Folder beside the mask where it is made; whoever takes over a dead worker's case removes it."""
-        return self.output.parent / f".bonesam-{hashlib.sha256(self.output.name.encode()).hexdigest()[:12]}"
+        return (
+            self.output.parent / f".bonesam-{hashlib.sha256(os.fsencode(self.output.name)).hexdigest()[:12]}"
+        )
 
 
 def _box(box: Box | None) -> list[object] | None:

@@ -17,9 +17,10 @@ from BoneSAMLib.batch.case import BatchPrompts, Case
 from BoneSAMLib.batch.memory import check_memory
 from BoneSAMLib.batch.record import (
     Record,
-    claim_output,
+    check_replaceable,
     installed_versions,
     is_valid,
+    other_mask,
     read_record,
     write_record,
 )
@@ -38,7 +39,7 @@ from BoneSAMLib.report import ReportedBone
 from BoneSAMLib.slice_pictures import thumbnail
 from BoneSAMLib.surface import write_surfaces
 from BoneSAMLib.volume import Volume
-from BoneSAMLib.writing import write_mask
+from BoneSAMLib.writing import check_rectangular, write_mask
 
 if TYPE_CHECKING:
     from BoneSAMLib.session import Segmenter
@@ -101,7 +102,7 @@ def run_case(case: Case, segmenter: "Segmenter", settings: CaseSettings) -> Case
     """Segment one volume. Never raises but for KeyboardInterrupt and SystemExit, which leave it not begun."""
     start = time.perf_counter()
     earlier = read_record(case)
-    watch, attempt = _Stopwatch(), Attempt(case)
+    watch, attempt = _Stopwatch(), Attempt(case, earlier)
     try:
         if case.prompts is None:
             raise BoneSAMError(case.error or "It is not known what to segment.")
@@ -125,7 +126,7 @@ def run_case(case: Case, segmenter: "Segmenter", settings: CaseSettings) -> Case
         if settings.memory is not None:
             check_memory(case.source, settings.memory)
         _make_folder(case)
-        claim_output(case, earlier)
+        check_replaceable(case, earlier, digests)
         attempt.begin(digests)
         record = _segment(attempt, case.prompts, segmenter, digests, watch)
         return CaseOutcome(case, "done", record, seconds=time.perf_counter() - start)
@@ -144,8 +145,9 @@ def failed_case(case: Case, message: str, seconds: float) -> CaseOutcome:
     """The outcome of a case that failed, written into its record unless that is of a mask that is kept."""
     record: Record = {}
     earlier = read_record(case)
-    if earlier is None or earlier["status"] == "failed":
-        with contextlib.suppress(BoneSAMError, OSError):  # where nothing can be written, the summary says it
+    is_free = earlier is None or earlier["status"] == "failed"
+    if is_free and other_mask(case) is None:
+        with contextlib.suppress(Exception):  # where nothing can be written, the summary says it
             _make_folder(case)
             record = write_record(case, "failed", {"error": message})
     return CaseOutcome(case, "failed", record, message, seconds)
@@ -171,11 +173,15 @@ def _segment(
     case = attempt.case
     with watch("read"):
         volume = read_scan(case.source)
+    if not case.output.name.lower().endswith(DICOM_ENDING):
+        check_rectangular(volume, case.output)
     with watch("segment"):
         labels, bones, missing = _bones(volume, prompts, segmenter, attempt.progress)
     counts = _voxel_counts(labels, bones)
     with watch("write"):
-        output_digest = _write_mask(attempt, volume, labels, bones, segmenter.bundle.name)
+        digests = _write_mask(attempt, volume, labels, bones, segmenter.bundle.name, digests)
+        if attempt.earlier is not None and "surfaces" in attempt.earlier and not case.surfaces:
+            shutil.rmtree(case.surface_folder, ignore_errors=True)  # they are those of the mask before
         surfaces = _write_surfaces(attempt, volume, labels, bones) if case.surfaces else None
     with watch("picture"):
         picture = _picture(volume, labels, bones)
@@ -184,7 +190,7 @@ def _segment(
         case,
         "complete",
         {
-            "digests": {**digests, "output": output_digest},
+            "digests": digests,
             "weights": segmenter.bundle.name,
             "device": segmenter.engine.device,
             "versions": installed_versions(),
@@ -212,9 +218,14 @@ def _bones(
 
 
 def _write_mask(
-    attempt: Attempt, volume: Volume, labels: NDArray[Any], bones: Sequence[ReportedBone], weights: str
-) -> str:
-    """Make the mask beside its place, move it there, and give its SHA-256."""
+    attempt: Attempt,
+    volume: Volume,
+    labels: NDArray[Any],
+    bones: Sequence[ReportedBone],
+    weights: str,
+    digests: dict[str, str],
+) -> dict[str, str]:
+    """Make the mask beside its place, move it there, and give the digests with its own as "output"."""
     case = attempt.case
     with staged(case) as folder:
         made = folder / case.output.name
@@ -231,10 +242,10 @@ def _write_mask(
             )
         else:
             write_mask(labels, volume, made, [bone.segment for bone in bones])
-        digest = file_digest(made)
-        attempt.confirm()
+        digests = {**digests, "output": file_digest(made)}
+        attempt.made(digests)
         made.replace(case.output)
-    return digest
+    return digests
 
 
 def _write_surfaces(
@@ -281,6 +292,8 @@ def _described(volume: Volume, bone: ReportedBone, voxels: int) -> dict[str, Any
             for index in list(bone.review)[:_MOST_LISTED]
         ],
     }
+    if bone.axis is not None:
+        described["slices along"] = "ijk"[bone.axis]
     if not volume.is_projection:  # a projection magnifies: no volume
         milliliters = abs(float(np.linalg.det(volume.ijk_to_ras[:3, :3]))) / 1000
         described["milliliters"] = round(voxels * milliliters, 3)

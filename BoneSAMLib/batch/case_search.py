@@ -10,7 +10,9 @@ from pathlib import Path
 
 from BoneSAMLib.batch.case import MASK_ENDINGS, BatchPrompts, Case
 from BoneSAMLib.batch.case_table import read_case_table
+from BoneSAMLib.batch.record import is_batch_mask
 from BoneSAMLib.batch.scan_files import DicomHeader, dicom_header, kind_of
+from BoneSAMLib.dicom_segmentation import DICOM_ENDING, check_dicom_output
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.surface import check_surfaces
 
@@ -43,7 +45,8 @@ def find_cases(
     Args:
         source: a folder, searched with all folders in it for NIfTI, NRRD and MetaImage files and DICOM
             series, known by their headers; a pattern such as "scans/*/ct*.nii.gz"; one file; or a table
-            (.csv, .tsv), see `case_table`. `.seg.nrrd` files and what lies in `output` are no volumes.
+            (.csv, .tsv), see `case_table`. `.seg.nrrd` files, masks that a batch has written, and what lies
+            in `output` below a folder are no volumes.
             Pictures count only where a pattern or the name of a file means them.
         output: folder of the masks; those of a tree lie in the same subfolders.
         prompts: for all volumes; for a table, None, or what its rows without prompts want.
@@ -57,6 +60,8 @@ def find_cases(
     """
     if surfaces:
         check_surfaces()
+    if ending == DICOM_ENDING:
+        check_dicom_output()
     cases = _cases(source, output, prompts, ending, depth_attention)
     return [replace(case, surfaces=surfaces) for case in cases]
 
@@ -143,6 +148,8 @@ def _in_folder(folder: Path, paths: Iterable[Path], root: Path) -> Iterator[_Fou
     for path in paths:
         name = path.name.lower()
         if name.startswith(".") or name.endswith((".seg.nrrd", *_PICTURES)) or not path.is_file():
+            continue
+        if is_batch_mask(path):  # a pattern may reach into the folder of the masks
             continue
         stem = _relative(path.parent / _stem(path.name), root)
         try:

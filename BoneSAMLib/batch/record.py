@@ -1,27 +1,34 @@
 """The JSON file beside each mask: what was done, from what, and whether it still holds."""
 
 import datetime
+import gzip
 import json
 import platform
-import shutil
+import zlib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
+
+import SimpleITK
 
 from BoneSAMLib.batch.case import Case
 from BoneSAMLib.batch.staging import staged
 from BoneSAMLib.bundle import file_digest
 from BoneSAMLib.dicom_segmentation import DICOM_ENDING, is_segmentation
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.reading import read_volume
 from BoneSAMLib.writing import open_complete
 
 __all__ = [
     "Record",
     "Status",
-    "claim_output",
+    "check_replaceable",
+    "finished",
     "installed_versions",
+    "is_batch_mask",
+    "is_output_of",
     "is_valid",
+    "other_mask",
     "read_record",
     "write_record",
 ]
@@ -60,7 +67,7 @@ def write_record(case: Case, status: Status, content: Mapping[str, Any]) -> Reco
     with staged(case) as folder:
         made = folder / case.record.name
         with open_complete(made) as file:
-            file.write(json.dumps(record, indent=1, ensure_ascii=False).encode())
+            file.write(json.dumps(record, indent=1).encode())
         made.replace(case.record)
     return record
 
@@ -72,42 +79,93 @@ def is_valid(case: Case, record: Record | None, digests: Mapping[str, str]) -> b
     stored = record.get("digests", {})
     return (
         all(stored.get(what) == digest for what, digest in digests.items())
-        and _is_as_written(case, record)
+        and is_output_of(case, record)
         and (not case.surfaces or _has_surfaces(case, record))
     )
 
 
-def claim_output(case: Case, record: Record | None) -> None:
-    """Remove mask and surfaces of an earlier run, so that none is taken for a new one.
+def check_replaceable(case: Case, record: Record | None, digests: Mapping[str, str]) -> None:
+    """See that mask and surfaces of an earlier run may be replaced. They stay until the new ones are there.
 
     Raises:
-        BoneSAMError: they are not from an earlier run, or somebody has corrected the mask since.
+        BoneSAMError: they are not from an earlier run, are of another volume or in another format, or
+            somebody has corrected them since.
     """
-    _claim_mask(case, record)
-    if record is not None and "surfaces" in record:
-        shutil.rmtree(case.surface_folder, ignore_errors=True)
-    if case.surfaces and case.surface_folder.exists():
-        raise BoneSAMError(
-            f"'{case.surface_folder}' exists and was not written by a batch: move it away, or choose another "
-            "folder."
-        )
+    other = other_mask(case)
+    if other is not None:
+        raise BoneSAMError(f"'{other}' is the same volume's mask in another format: choose another folder.")
+    if case.output.exists():
+        _check_mask(case, record, digests)
+    if case.surface_folder.exists():
+        _check_surfaces(case, record)
 
 
-def _claim_mask(case: Case, record: Record | None) -> None:
-    if not case.output.exists():
-        return
+def finished(record: Record | None) -> Record | None:
+    """The record of the last mask that was completed: this one, or the one before a case that was begun."""
+    if record is not None and record["status"] == "started":
+        record = record.get("earlier")
+    return record if record is not None and record["status"] == "complete" else None
+
+
+def is_output_of(case: Case, *records: Record | None) -> bool:
+    """Whether the mask is, byte by byte, what one of these records tells of."""
+    known = [record["digests"].get("output") for record in records if record and "digests" in record]
+    try:
+        return file_digest(case.output) in known
+    except OSError:
+        return False
+
+
+def other_mask(case: Case) -> Path | None:
+    """The mask that the case's record is of, where it is another file than the case's."""
+    try:
+        record = json.loads(case.record.read_text(encoding="utf-8"))
+        other = case.output.parent / str(record["output"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return other if other.name != case.output.name and other.exists() else None
+
+
+def is_batch_mask(path: Path) -> bool:
+    """Whether a file was written as a mask by a batch."""
+    record = read_record(Case("", path, path, None))
+    return record is not None and record["status"] != "failed"
+
+
+def _check_mask(case: Case, record: Record | None, digests: Mapping[str, str]) -> None:
     if record is None or record["status"] == "failed":
         raise BoneSAMError(
             f"'{case.output}' exists and was not written by a batch: move it away, or choose another folder."
         )
-    if record["status"] == "complete" and not _is_as_written(case, record) and _is_whole(case):
+    last = finished(record)
+    if not is_output_of(case, record, last) and not _is_damaged(case):
         raise BoneSAMError(
             f"'{case.output}' was changed after it was written, so it is kept: move it away to make it again."
         )
-    try:
-        case.output.unlink(missing_ok=True)
-    except OSError as error:
-        raise BoneSAMError(f"Cannot replace '{case.output}': {error.strerror or error}.") from error
+    if last is None or last["digests"].get("input") == digests.get("input"):
+        return
+    if Path(last["input"]).resolve() != case.source.resolve():
+        raise BoneSAMError(
+            f"'{case.output}' is the mask of another volume, '{last['input']}': choose another folder."
+        )
+
+
+def _check_surfaces(case: Case, record: Record | None) -> None:
+    last = finished(record)
+    if record is not None and "surfaces" in record and last is None:
+        return  # of a case that was never completed
+    if last is None or "surfaces" not in last:
+        if case.surfaces:
+            raise BoneSAMError(
+                f"'{case.surface_folder}' exists and was not written by a batch: move it away, or choose "
+                "another folder."
+            )
+        return
+    for path in sorted(case.surface_folder.iterdir()):
+        if not path.is_file() or file_digest(path) != last["surfaces"].get(path.name):
+            raise BoneSAMError(
+                f"'{path}' was changed after it was written, so it is kept: move it away to make it again."
+            )
 
 
 def installed_versions() -> dict[str, str]:
@@ -121,13 +179,6 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def _is_as_written(case: Case, record: Record) -> bool:
-    try:
-        return file_digest(case.output) == str(record.get("digests", {}).get("output"))
-    except OSError:
-        return False
-
-
 def _has_surfaces(case: Case, record: Record) -> bool:
     stored = record.get("surfaces")
     try:
@@ -138,11 +189,22 @@ def _has_surfaces(case: Case, record: Record) -> bool:
         return False
 
 
-def _is_whole(case: Case) -> bool:
-    if case.output.name.lower().endswith(DICOM_ENDING):
-        return is_segmentation(case.output)
+def _is_damaged(case: Case) -> bool:
+    """Whether the mask cannot be read by anybody: one with several layers can be somebody's work."""
+    name = case.output.name.lower()
     try:
-        read_volume(case.output)
-    except BoneSAMError:
+        with case.output.open("rb") as file:
+            file.read(1)
+        if name.endswith(DICOM_ENDING):
+            return not is_segmentation(case.output)
+        if name.endswith(".gz"):
+            with gzip.open(case.output) as stream:
+                while stream.read(1 << 20):
+                    pass
+            return False
+        SimpleITK.ReadImage(str(case.output))
+    except (gzip.BadGzipFile, EOFError, zlib.error, RuntimeError):
+        return True
+    except (OSError, MemoryError):
         return False
-    return True
+    return False

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 import pydicom
 
-from BoneSAMLib.dicom_images import is_no_image
+from BoneSAMLib.dicom_images import DicomImage, is_no_image
 from BoneSAMLib.dicom_reading import read_dicom
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.itk_reading import read_with_itk
@@ -33,6 +33,7 @@ _ENDINGS: dict[ScanKind, tuple[str, ...]] = {
 _NIFTI_SIZES = {n.to_bytes(4, order) for n in (348, 540) for order in ("little", "big")}
 _NIFTI_MAGIC = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
 _HEADER = 352
+_FUNCTIONAL_GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def dicom_header(path: Path) -> DicomHeader | None:
                 path,
                 stop_before_pixels=True,
                 force=True,
-                specific_tags=[*keywords, "ImagePositionPatient"],
+                specific_tags=[*keywords, "ImagePositionPatient", *_FUNCTIONAL_GROUPS],
             )
             if is_no_image(dataset):
                 return None
@@ -99,7 +100,7 @@ def dicom_header(path: Path) -> DicomHeader | None:
                 str(dataset.get("SeriesInstanceUID", "")),
                 int(dataset.get("SeriesNumber", 0) or 0),
                 int(dataset.get("NumberOfFrames", 1) or 1),
-                "ImagePositionPatient" in dataset,
+                DicomImage(path, dataset).has_place,
             )
     except Exception as error:  # pydicom raises many kinds for a damaged file
         raise BoneSAMError(f"The DICOM file '{path}' is damaged: copy or export it again.") from error

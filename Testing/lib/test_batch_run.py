@@ -309,6 +309,8 @@ def test_command_tells_all_some_or_none(scans, tmp_path, command):
         (["in", "in", "--all"], "it is the input"),
         (["nowhere", "out", "--all"], "no file or folder"),
         (["in", "out", "--point", "1,2"], "3 numbers"),
+        (["in", "out", "--all", "--memory", "inf"], "--memory takes a number"),
+        (["in", "out", "--all", "--time-limit", "nan"], "--time-limit takes a number"),
     ],
 )
 def test_command_refuses_before_it_begins(scans, tmp_path, command, monkeypatch, arguments, words):

@@ -6,11 +6,13 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.uid import generate_uid
 
 from BoneSAMLib.batch import BatchPrompts, find_cases
 from BoneSAMLib.batch.scan_files import files_of, read_scan, scan_digest
 from BoneSAMLib.errors import BoneSAMError
 from Testing.lib.batch_scans import bright_block, write_scan, write_series
+from Testing.lib.dicom_scans import ct_scan, write_enhanced_ct
 
 ALL = BatchPrompts(everything=True)
 
@@ -68,6 +70,18 @@ def test_series_of_one_folder_are_told_apart(tmp_path):
     for name, seed in (("patient/series-3", 1), ("patient/series-4", 2), ("other", 0)):
         assert np.array_equal(read_scan(cases[name].source).array, bright_block(seed=seed))
         assert len(files_of(cases[name].source)) == 6
+
+
+def test_enhanced_files_of_one_image_each_are_one_series(tmp_path):
+    """They say where they lie in a functional group, not at the top."""
+    scan, series = ct_scan(count=5), generate_uid()
+    for k in range(5):
+        path = tmp_path / "in" / "patient" / f"IM{k}.dcm"
+        write_enhanced_ct(path, scan, order=[k], SeriesInstanceUID=series)
+    cases = found(tmp_path / "in", tmp_path / "out")
+    assert list(cases) == ["patient"]
+    assert len(files_of(cases["patient"].source)) == 5
+    assert read_scan(cases["patient"].source).array.shape == scan.array.shape
 
 
 def test_series_in_the_folder_itself_is_called_like_it(tmp_path):

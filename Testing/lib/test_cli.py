@@ -1,5 +1,6 @@
 """The command line: grouping of prompts, labels, files, errors. A thresholding fake replaces the networks."""
 
+import shutil
 import sys
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -16,6 +17,7 @@ from BoneSAMLib.many_bones import group_prompts
 from BoneSAMLib.prompts import Box, Point
 from BoneSAMLib.volume import Volume
 from BoneSAMLib.writing import BONE_TERMINOLOGY
+from Testing.lib.batch_scans import write_series
 
 SHAPE = (12, 40, 50)  # k, j, i
 
@@ -24,6 +26,7 @@ SHAPE = (12, 40, 50)  # k, j, i
 class FakeResult:
     mask: np.ndarray
     confidence: float
+    axis: int = 2
     slice_confidence: dict = field(default_factory=lambda: {3: 0.5, 4: 0.9})
     review: tuple = (3,)
     seconds: float = 0.0
@@ -451,6 +454,30 @@ def test_info(scan):
     assert "Slices 12 along k, 3 mm apart" in text
     assert "MR (guessed from the values)" in text
     assert "100 to 100, int16" in text
+
+
+def test_a_path_is_no_markup(scan, tmp_path):
+    folder = tmp_path / "[ct] [" / "[/old]"
+    folder.mkdir(parents=True)
+    result = run("info", shutil.copy(scan, folder))
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("phrase", ["femur ²", "rib ⅔", "L①"])
+def test_strange_digits_are_no_numbers(phrase):
+    result = run("name", phrase)
+    assert result.exit_code in (0, 2)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_a_slice_of_the_series_is_not_written_over(tmp_path):
+    folder = write_series(tmp_path / "ct")
+    one = sorted(folder.iterdir())[2]
+    before = one.read_bytes()
+    result = run("segment", folder, "--all", "-o", shutil.move(one, one.with_suffix(".dcm")))
+    assert result.exit_code == 2
+    assert "it is no segmentation, so it is kept" in " ".join(result.stderr.split())
+    assert one.with_suffix(".dcm").read_bytes() == before
 
 
 def test_help_says_how_prompts_combine():

@@ -101,6 +101,18 @@ def test_worst_slices_of_all_bones_come_first(tmp_path):
     assert places == sorted(places)
 
 
+def test_slices_along_another_axis_are_pictured_along_it(tmp_path):
+    """A 2D box that was drawn across it: index 30 lies beyond the end of the through-plane axis."""
+    volume = Volume(np.zeros((8, 40, 12), np.int16), np.diag([1.0, 1.0, 4.0, 1.0]), modality="CT")
+    labels = np.zeros(volume.shape, np.uint8)
+    labels[2:6, 25:35, 3:9] = 1
+    across = bone(slice_confidence={30: 0.4}, review=[30], axis=1)
+    write_report(tmp_path / "r.html", volume, labels, [across])
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "j 30" in page.text
+    assert len(page.pictures) == 2
+
+
 def test_a_radiograph_has_pixels_and_no_slices(tmp_path):
     made = Volume(np.zeros((1, 100, 80), np.uint8), np.diag([-0.5, -0.5, 1.0, 1.0]))
     labels = np.zeros((1, 100, 80), np.uint8)
