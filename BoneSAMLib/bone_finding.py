@@ -93,7 +93,7 @@ class BoneFinder:
             BoneNotFound: none of them is in the scan.
         """
         places = asked_places(understand(phrase).targets)
-        seen = {bone.place: bone for bone in self.bones if bone.sure or _is_asked_as_row(bone.place, places)}
+        seen = {bone.place: bone for bone in self.bones if bone.sure or _is_asked_anyway(bone, places)}
         found = [self._boxed(seen[place]) for place in places if place in seen]
         missing = [name_of(place) for place in places if place not in seen]
         if not found:
@@ -237,10 +237,12 @@ def _is_asked_with_others(target: BoneTarget, targets: Container[BoneTarget]) ->
     return False
 
 
-def _is_asked_as_row(place: BonePlace, places: Sequence[BonePlace]) -> bool:
-    """Whether all bones of its row are asked for, or it is in none: then its number does not matter."""
-    last = ROWS.get(place.kind, 0)
-    return all(BonePlace(place.kind, number, place.side) in places for number in range(1, last + 1))
+def _is_asked_anyway(bone: FoundBone, places: Sequence[BonePlace]) -> bool:
+    """Whether all bones are asked for that it may be: its whole row, on both sides if its side is unsure."""
+    kind, last = bone.place.kind, ROWS.get(bone.place.kind, 0)
+    sides = (bone.place.side,) if bone.side_is_sure else ("left", "right")
+    numbers = range(1, last + 1) if last else (0,)
+    return all(BonePlace(kind, number, side) in places for number in numbers for side in sides)
 
 
 def _overlap(finer: FoundBone, bone: FoundBone) -> float:

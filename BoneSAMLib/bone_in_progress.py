@@ -11,7 +11,7 @@ from typing import Any
 
 from BoneSAMLib.companion import check_same_space
 from BoneSAMLib.cropped_mask import CroppedMask
-from BoneSAMLib.errors import BoneSAMError
+from BoneSAMLib.errors import BoneSAMError, Cancelled
 from BoneSAMLib.interfaces import JobRunner, VolumeSource
 from BoneSAMLib.kept_settings import KeptSettings
 from BoneSAMLib.mask_request import MaskRequest
@@ -173,6 +173,8 @@ class BoneInProgress:
             outcome = None  # of "all bones", which prompts do not continue
             if segment is not None and self.opened is not None:
                 base = self._table.mask_of(segment, self.opened.source)
+                if base is None and not self._table.is_empty(segment):
+                    segment = None  # it lies elsewhere: what is drawn here is another bone
             if base is not None and prompts.box is not None:
                 # An accepted segment is changed by points alone, so that no box meant for the next bone
                 # replaces it.
@@ -303,9 +305,16 @@ class BoneInProgress:
     def _start(
         self, work: Work, settled: int, do: Callable[[Job], Any], receive: Callable[[Any], None]
     ) -> None:
+        opened, step = self.opened, self.step
         try:
             if self._prepare is not None:
                 self._prepare()
+        except Exception:
+            self.history.go_back_to(settled, forget=True)
+            raise
+        if self.opened is not opened or self.step is not step:
+            raise Cancelled  # an installation lets the user go on meanwhile: nobody asks this any more
+        try:
             job = self._runner.submit(
                 do, partial(self._answered, receive), self._failed, self._progressed, self._previewed
             )
@@ -346,12 +355,14 @@ class BoneInProgress:
             self._messages.tell("No bone was found in this volume.")
             return
         self.history.push(Step(outcome.prompts, outcome))
-        if outcome.missing:
+        count, names = len(outcome.bones), ", ".join(outcome.missing)
+        if names and count > 1:
             self._messages.tell(
-                "This volume does not show the {names}, as far as can be seen.",
-                names=", ".join(outcome.missing),
+                "{count} bones were found, but not the {names}. Accept makes one segment of each.",
+                count=count,
+                names=names,
             )
-        if len(outcome.bones) > 1:
-            self._messages.tell(
-                "{count} bones were found. Accept makes one segment of each.", count=len(outcome.bones)
-            )
+        elif names:
+            self._messages.tell("This volume does not show the {names}, as far as can be seen.", names=names)
+        elif count > 1:
+            self._messages.tell("{count} bones were found. Accept makes one segment of each.", count=count)

@@ -41,6 +41,7 @@ class FoundBone:
         cells: the grid cells (w, v, u) [n, 3] that it covers.
         core: those of them that are bone for sure, unless these are few.
         grid: their grid.
+        side_is_sure: False where it may be the one on the other side.
     """
 
     place: BonePlace
@@ -49,6 +50,7 @@ class FoundBone:
     cells: NDArray[np.int64]
     core: NDArray[np.int64]
     grid: ScanGrid
+    side_is_sure: bool = True
 
     @property
     def name(self) -> str:
@@ -76,7 +78,9 @@ def found_bones(outputs: Array, grid: ScanGrid) -> list[FoundBone]:
                 certain = part & (1 - likely[0] > CORE_BONE)
                 core = certain if certain.sum() >= CORE_SHARE * part.sum() else part
                 likelihood = float(probability[part].mean())
-                bones.append(FoundBone(place, likelihood, sure, np.argwhere(part), np.argwhere(core), grid))
+                bones.append(
+                    FoundBone(place, likelihood, sure, np.argwhere(part), np.argwhere(core), grid, sure_side)
+                )
     return bones
 
 

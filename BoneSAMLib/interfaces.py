@@ -96,10 +96,16 @@ class SegmentStore(Protocol):
     def read(self, identifier: str, source: VolumeSource, /) -> CroppedMask:
         """A segment's mask on the grid of a volume."""
 
-    def write(self, mask: CroppedMask, identifier: str, source: VolumeSource, /) -> None:
+    def is_empty(self, identifier: str, /) -> bool:
+        """Whether a segment has no voxel anywhere."""
+
+    def write(
+        self, mask: CroppedMask, identifier: str, source: VolumeSource, base: CroppedMask | None = None, /
+    ) -> None:
         """Replace a segment's mask by one on the grid of a volume. Other segments stay as they are.
 
-        After an error the segment is as before.
+        `base`: what was read of the segment before it was corrected; then only the difference is written, so
+        that what the volume does not show of it stays. After an error the segment is as before.
         """
 
 

@@ -42,6 +42,27 @@ class Labelmap:
         """Whether no voxel is set."""
         return not self.voxels.any()
 
+    def changed(self, added: "Labelmap", removed: "Labelmap") -> "Labelmap":
+        """This with what `added` and without what `removed` holds, on its own grid."""
+        low = np.array(self.origin)
+        high = low + self.voxels.shape[::-1]
+        if not added.is_empty:
+            from_added: Affine = np.linalg.inv(self.affine) @ added.affine
+            # A face of the added voxels lies half a voxel beyond their centers, here as there.
+            faces = [
+                (a - 0.5, a + n - 0.5) for a, n in zip(added.origin, added.voxels.shape[::-1], strict=True)
+            ]
+            corners = np.array([[*corner, 1.0] for corner in product(*faces)]) @ from_added[:3].T
+            low = np.minimum(low, np.floor(corners.min(0) + 0.5).astype(np.intp))
+            high = np.maximum(high, np.ceil(corners.max(0) + 0.5).astype(np.intp))
+        i, j, k = (int(one) for one in low)
+        width, height, depth = (int(one) for one in high - low)
+        origin, shape = (i, j, k), (depth, height, width)
+        voxels = self.sampled(origin, shape, self.affine)
+        voxels |= added.sampled(origin, shape, self.affine)
+        voxels &= ~removed.sampled(origin, shape, self.affine)
+        return Labelmap(voxels, origin, self.affine)
+
     def sampled(self, origin: Int3, shape: Int3, affine: Affine) -> NDArray[np.bool_]:
         """The same on a block of another grid, bool [k, j, i] of `shape`, given as in the attributes.
 

@@ -155,7 +155,7 @@ def segment(
             "give a point on it."
         )
     _requireUnchanged(source, key)
-    segmentId = _write(outcome.mask, bone, store, segmentId, source)
+    segmentId = _write(outcome.mask, bone, store, segmentId, source, corrected)
     if cache is not None:
         cache.keep(outcome)
     review = tuple(place.index for place in outcome.review)
@@ -369,10 +369,11 @@ def _write(
     store: NodeSegmentStore,
     segmentId: str | None,
     source: NodeVolumeSource,
+    corrected: CroppedMask | None,
 ) -> str:
-    """Into a segment, or a new one; returns its ID. After an error nothing has changed."""
+    """Into a segment, which may be `corrected`, or a new one; its ID. After an error nothing has changed."""
     if segmentId is not None:
-        store.write(mask, segmentId, source)
+        store.write(mask, segmentId, source, corrected)
         if bone:
             store.rename(segmentId, bone)
         return segmentId

@@ -314,7 +314,7 @@ class Presenter:
         if step.outcome is None or source is None:
             return False
         with self._own_changes():
-            segment = self._table.write(step.outcome, step.segment, source, name)
+            segment = self._table.write(step.outcome, step, source, name)
         self._cache.keep(step.outcome)
         self._begin(segment)
         return True

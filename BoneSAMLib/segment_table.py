@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.interfaces import SegmentStore, VolumeSource
 from BoneSAMLib.panel import SegmentEntry
-from BoneSAMLib.prompt_history import Outcome
+from BoneSAMLib.prompt_history import Outcome, Step
 
 __all__ = ["SegmentTable"]
 
@@ -59,23 +59,27 @@ class SegmentTable:
             self.read()
 
     def mask_of(self, identifier: str, source: VolumeSource) -> CroppedMask | None:
-        """A segment's mask on the grid of a volume; None if it is empty."""
+        """A segment's mask on the grid of a volume; None if it has no voxel there."""
         mask = self.store.read(identifier, source)
         return None if mask.is_empty else mask
+
+    def is_empty(self, identifier: str) -> bool:
+        """Whether a segment has no voxel, on this volume or elsewhere."""
+        return self.store.is_empty(identifier)
 
     def add(self, name: str, source: VolumeSource) -> str:
         """Add an empty segment, named so or the first free "Bone 1", "Bone 2"; returns its identifier."""
         return self.store.add(self._new_name(name), source)
 
-    def write(self, outcome: Outcome, identifier: str | None, source: VolumeSource, name: str) -> str | None:
-        """Write a segment; or, without `identifier`, one new segment for each bone. After an error, none.
+    def write(self, outcome: Outcome, step: Step, source: VolumeSource, name: str) -> str | None:
+        """Write the segment of a step; or, if it has none, a new one for each bone. After an error, none.
 
         Returns the identifier of the one segment that was written; None if there are several. `name`: for
         one new segment.
         """
-        if identifier is not None:
-            self.store.write(outcome.mask, identifier, source)
-            return identifier
+        if step.segment is not None:
+            self.store.write(outcome.mask, step.segment, source, step.base)
+            return step.segment
         added: list[str] = []
         try:
             for bone in outcome.bones:

@@ -195,6 +195,16 @@ def readMask(
     return _labelmap(segmentationNode, segmentId).sampled((0, 0, 0), volumeShape(volumeNode), grid)
 
 
+def isEmpty(segmentationNode: "slicer.vtkMRMLSegmentationNode", segmentId: str) -> bool:
+    """Whether a segment has no voxel anywhere.
+
+    Raises:
+        BoneSAMError: a segmentation that cannot be edited, or no such segment.
+    """
+    _requireSegment(segmentationNode, segmentId)
+    return _labelmap(segmentationNode, segmentId).is_empty
+
+
 def writeMask(
     mask: NDArray[Any] | CroppedMask,
     volumeNode: "slicer.vtkMRMLScalarVolumeNode",
@@ -202,6 +212,7 @@ def writeMask(
     segmentId: str,
     masking: Masking = NO_MASKING,
     saveState: SaveState | None = None,
+    base: CroppedMask | None = None,
 ) -> None:
     """Replace a segment by a mask.
 
@@ -214,6 +225,9 @@ def writeMask(
         saveState: called once, before anything changes, to make this one step of an undo history:
             `qMRMLSegmentEditorWidget.saveStateForUndo`, or `SaveState` of a `vtkSegmentationHistory`. Such a
             history restores names and the list of segments too: save the state also before adding one.
+        base: what `readMask` said of the segment before it was corrected. Only the difference between it and
+            `mask` is written, on the grid that the segment has: what lies beyond the volume, or is finer
+            than its voxels, stays. None replaces the whole segment.
 
     Raises:
         BoneSAMError: another shape than the volume's, a segmentation that cannot be edited, no such segment,
@@ -225,6 +239,12 @@ def writeMask(
     cropped = mask if isinstance(mask, CroppedMask) else CroppedMask.from_array(mask.astype(bool, copy=False))
     grid = _grid(volumeNode, segmentationNode)
     new = Labelmap.from_mask(cropped, grid)
+    own = _labelmap(segmentationNode, segmentId)
+    if base is not None and not own.is_empty:
+        before, now = base.to_array(), cropped.to_array()
+        added = Labelmap.from_mask(CroppedMask.from_array(now & ~before), grid)
+        removed = Labelmap.from_mask(CroppedMask.from_array(before & ~now), grid)
+        new = own.changed(added, removed)
     new = _restricted(new, masking, volumeNode, segmentationNode, segmentId)
 
     # Who gives way comes first: else Slicer puts segments that overlap meanwhile into separate layers.

@@ -47,6 +47,7 @@ class SessionCache:
         self._session: SessionLike | None = None
         self._key: tuple[object, ...] | None = None
         self._accepted: deque[Outcome] = deque(maxlen=_ACCEPTED)
+        self._drops = 0
 
     def load(self, device: str, weights: str) -> SegmenterLike:
         """Load a network, even again: its files may have changed. After an error the old one stays."""
@@ -80,9 +81,11 @@ class SessionCache:
         with self._lock:
             if self._session is not None and self._key == wanted:
                 return self._session
+            drops = self._drops
         session = segmenter.open(volume, [other for _, other in others], fusion)
         with self._lock:
-            self._session, self._key = session, wanted
+            if self._drops == drops:  # else nobody works on this volume any more, and it would stay in memory
+                self._session, self._key = session, wanted
             self._accepted.clear()
         return session
 
@@ -105,4 +108,5 @@ class SessionCache:
         """Forget the embeddings, which take hundreds of megabytes, and what was accepted."""
         with self._lock:
             self._session, self._key = None, None
+            self._drops += 1
             self._accepted.clear()

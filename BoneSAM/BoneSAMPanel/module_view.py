@@ -88,7 +88,7 @@ class ModuleView(VTKObservationMixin):
         self._watch = SceneWatch(self.presenter)
         self._prompts.presenter = self.presenter
         self._panelView = PanelView(ui, icons, self.presenter, self._prompts, self._showBeside)
-        self._shortcuts = Shortcuts(ui)
+        self._shortcuts = Shortcuts(ui, lambda: self.presenter.choose_tool(None))
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onVolumeChosen)
         ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentationChosen)
         ui.regionSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onRegionChosen)
@@ -179,6 +179,20 @@ class ModuleView(VTKObservationMixin):
         if self.presenter.source is not None and self.presenter.source is not before:
             self._sliceViews.showVolume(self._volumeNode)
             self._showBeside()
+            self._warnOfOtherSegmentation()
+
+    def _warnOfOtherSegmentation(self) -> None:
+        """With two patients in a scene, the bones of one would go into the segmentation of the other."""
+        node = self._store.segmentationNode
+        if node is None or not self.presenter.panel.segments:
+            return
+        reference = node.GetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole())
+        if reference and reference != self._volumeNode.GetID():
+            text = _(
+                "New bones go into '{segmentation}', which was made for another volume. For another one, "
+                "choose it, or 'Create new', under Segmentation."
+            )
+            self.show_message(Message("info", text.format(segmentation=node.GetName())))
 
     def _onSegmentationChosen(self, segmentationNode: Any) -> None:
         if segmentationNode is not self._store.segmentationNode:

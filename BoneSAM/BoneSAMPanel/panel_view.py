@@ -135,6 +135,7 @@ class PanelView:
         )
         ui.textButton.connect("clicked(bool)", lambda _on: self._do(self._findByText))
         ui.textEdit.connect("returnPressed()", lambda: self._do(self._findByText))
+        ui.nameEdit.connect("returnPressed()", lambda: self._do(self._rename))
         ui.allBonesButton.connect("clicked(bool)", lambda _on: self._do(presenter.segment_all))
         ui.segmentButton.connect("clicked(bool)", lambda _on: self._do(presenter.segment))
         ui.undoButton.connect("clicked(bool)", lambda _on: self._do(presenter.undo))
@@ -185,7 +186,15 @@ class PanelView:
             self._presenter.remove_segment(self._presenter.panel.active_segment)
 
     def _findByText(self) -> None:
+        self.ui.nameEdit.clear()  # of a bone that was dropped; what is found has its name
         self._presenter.segment_text(self.ui.textEdit.text)
+
+    def _rename(self) -> None:
+        """The accepted segment, while it is the chosen one; a new bone is named when it is accepted."""
+        panel, name = self._presenter.panel, self.ui.nameEdit.text
+        if panel.active_segment is not None and name.strip():
+            self._presenter.rename_segment(panel.active_segment, name)
+            self.ui.nameEdit.clear()
 
     def _accept(self, accept: Callable[[str], None]) -> None:
         self._do(lambda: accept(self.ui.nameEdit.text))
@@ -219,6 +228,7 @@ class PanelView:
         ui.hintLabel.setText(self._hint(panel))
 
         if (ui.volumeSelector.currentNodeID or "") != volumeId:
+            ui.nameEdit.clear()
             ui.volumeSelector.setCurrentNodeID(volumeId)
         if ui.segmentationSelector.currentNode() is not segmentationNode:
             ui.segmentationSelector.setCurrentNode(segmentationNode)
@@ -245,9 +255,18 @@ class PanelView:
             _("{text} %p%").format(text=_(text) if text else _("working")) if panel.progress else ""
         )
 
+        if self._isNewBone(panel):
+            ui.nameEdit.clear()
+        # One that was refused must not look chosen, here as well.
+        ui.deviceBox.setCurrentIndex(_DEVICES.index(panel.settings.device))
         self._renderResult(panel)
         if before is None or panel.settings != before.settings:
             self._renderSettings(panel)
+
+    def _isNewBone(self, panel: Panel) -> bool:
+        """Whether the bone that a typed name was for is gone."""
+        idle = (State.READY, State.NO_VOLUME)
+        return panel.state in idle and self._shown is not None and self._shown.state not in idle
 
     def _renderResult(self, panel: Panel) -> None:
         ui, before = self.ui, self._shown
@@ -260,8 +279,7 @@ class PanelView:
             for place in panel.review:
                 text = _("Slice {number}: {percent} % confident")
                 ui.reviewList.addItem(text.format(number=place.index, percent=round(100 * place.confidence)))
-        one = panel.active_segment is None and panel.bone_count < 2
-        ui.nameEdit.setEnabled(one)
+        ui.nameEdit.setEnabled(panel.bone_count < 2)
 
     def _renderSettings(self, panel: Panel) -> None:
         ui, settings = self.ui, panel.settings
@@ -270,7 +288,6 @@ class PanelView:
         ui.keepInsideCheckBox.setChecked(settings.keep_inside)
         ui.removeIslandsCheckBox.setChecked(settings.remove_small_islands)
         ui.smoothingSlider.setValue(settings.smoothing_mm)
-        ui.deviceBox.setCurrentIndex(_DEVICES.index(settings.device))
         ui.fusionBox.setCurrentIndex(_FUSIONS.index(settings.fusion))
         ui.weightsLabel.setText(
             Path(settings.weights).name if settings.weights else _("Bundled with BoneSAM")
@@ -289,8 +306,10 @@ class PanelView:
         if panel.tool is not None:
             return {
                 Tool.BOX: _("Click two opposite corners of the bone in a slice view."),
-                Tool.POSITIVE_POINT: _("Click on the bone in a slice view. Escape ends."),
-                Tool.NEGATIVE_POINT: _("Click on what must not belong to the bone. Escape ends."),
+                Tool.POSITIVE_POINT: _("Click on the bone in a slice view. Escape or a right click ends."),
+                Tool.NEGATIVE_POINT: _(
+                    "Click on what must not belong to the bone. Escape or a right click ends."
+                ),
             }[panel.tool]
         if panel.state is State.NO_VOLUME:
             return _("Choose the volume whose bones you want: CT, MR or X-ray.")

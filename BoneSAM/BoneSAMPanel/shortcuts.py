@@ -1,6 +1,6 @@
 """Keys that press the panel's buttons, while the module is shown and no longer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import qt
@@ -27,9 +27,11 @@ class Shortcuts:
 
     Args:
         ui: the panel's widgets.
+        onEscape: puts the tool down. Slicer itself ends placing points by a right click only.
     """
 
-    def __init__(self, ui: Any) -> None:
+    def __init__(self, ui: Any, onEscape: Callable[[], None]) -> None:
+        self._onEscape = onEscape
         self._buttons = {name: getattr(ui, name) for name in KEYS}
         self._shortcuts: list[Any] = []
         for name, button in self._buttons.items():
@@ -41,12 +43,16 @@ class Shortcuts:
         self.remove()
         for name, button in self._buttons.items():
             for key in KEYS[name]:
-                shortcut = qt.QShortcut(qt.QKeySequence(key), window)
-                # A key that is held down must not undo everything.
-                shortcut.setAutoRepeat(False)
                 # A button that is disabled ignores it.
-                shortcut.connect("activated()", lambda button=button: button.click())
-                self._shortcuts.append(shortcut)
+                self._add(window, key, lambda button=button: button.click())
+        self._add(window, "Esc", self._onEscape)
+
+    def _add(self, window: Any, key: str, act: Callable[[], None]) -> None:
+        shortcut = qt.QShortcut(qt.QKeySequence(key), window)
+        # A key that is held down must not undo everything.
+        shortcut.setAutoRepeat(False)
+        shortcut.connect("activated()", act)
+        self._shortcuts.append(shortcut)
 
     def remove(self) -> None:
         """Give the keys back."""

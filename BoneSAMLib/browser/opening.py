@@ -31,6 +31,7 @@ class Opening:
         spawn: runs something on the event loop.
         show_scan: shows a scan; returns whether it is shown now.
         add_segments: shows a segmentation file that was downloaded earlier.
+        would_be_lost: a warning of what another scan takes the place of; "" where there is nothing.
         tell: shows a sentence.
     """
 
@@ -42,15 +43,18 @@ class Opening:
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         show_scan: Callable[[FoundScan, Volume], bool],
         add_segments: Callable[[Path], None],
+        would_be_lost: Callable[[], str],
         tell: Callable[[Message], None],
     ) -> None:
         self._state = state
         self._folder, self._upload_limit = folder, upload_limit
         self._spawn = spawn
         self._show_scan, self._add_segments, self._tell = show_scan, add_segments, tell
+        self._would_be_lost = would_be_lost
         self._hidden = [folder]  # where files lie that messages may name
         self._is_busy = False
         self._offered: list[FoundScan] = []
+        self._then: Callable[[], None] | None = None  # what is done once one of them is shown
         self._upload: Path | None = None  # that the shown scan came from
 
     # Where files come from.
@@ -78,7 +82,7 @@ class Opening:
         """Open one of the scans that were offered; none for another number."""
         offered, self._offered, self._state.choices = self._offered, [], []
         if 0 <= number < len(offered):
-            self._begin(self._open_scan(offered[number]))
+            self._begin(self._open_scan(offered[number], self._then))
 
     def public(self, text: str) -> str:
         """A message as the page may show it: without this machine's paths."""
@@ -117,8 +121,9 @@ class Opening:
             self._forget_uploads(keep=[source, self._upload])
         if len(scans) == 1 and scans[0].path.name.lower().endswith(".seg.nrrd"):
             self._add_segments(scans[0].path)
-        elif len(scans) > 1:
-            self._offered = scans
+        elif len(scans) > 1 or self._would_be_lost():
+            self._offered, self._then = scans, then
+            self._state.loss = self._would_be_lost()
             self._state.choices = [{"title": one.title, "details": one.details} for one in scans]
         else:
             await self._open_scan(scans[0], then)
@@ -132,8 +137,8 @@ class Opening:
             inside = [one for one in self._folder.iterdir() if one in scan.path.parents]
             self._upload = inside[0] if inside else None
             self._forget_uploads(keep=[self._upload])
-        if then is not None:
-            then()
+            if then is not None:
+                then()
 
     def _say(self, word: str) -> None:
         self._state.opening = word

@@ -70,6 +70,7 @@ class Viewer:
             self._spawn,
             self._show_scan,
             self._add_segments,
+            self._would_be_lost,
             self._show_message,
         )
         self._downloads = Downloads(folder)
@@ -86,6 +87,7 @@ class Viewer:
                 "opening": "",
                 "busy": "",
                 "choices": [],
+                "loss": "",
                 "layout": "quad",
                 "windows": [],
                 "window": "",
@@ -150,7 +152,7 @@ class Viewer:
             "use": self._use,
             "segment": self._acting(presenter.segment),
             "all_bones": self._acting(presenter.segment_all),
-            "find": self._acting(presenter.segment_text),
+            "find": self._find,
             "undo": self._undo,
             "redo": self._redo,
             "cancel": self._acting(presenter.cancel),
@@ -226,6 +228,10 @@ class Viewer:
             self._show_message(Message("info", "Choose the segment to touch up in the list first."))
         else:
             self._touch_up.take(tool, node, self._volume_node, panel.active_segment)
+
+    def _find(self, text: str) -> None:
+        self._state.name = ""  # of a bone that was dropped; what is found has its name
+        self._acting(self._presenter.segment_text)(text)
 
     def _undo(self) -> None:
         if self._touch_up.tool:
@@ -353,6 +359,16 @@ class Viewer:
             )
         self._show_mask(path)
 
+    def _would_be_lost(self) -> str:
+        """A warning of what another scan takes the place of; "" where there is nothing."""
+        panel = self._presenter.panel
+        if not panel.segments and panel.state in (State.READY, State.NO_VOLUME):
+            return ""
+        return (
+            "It takes the place of this scan and of its segments: cancel and download them first if you want "
+            "to keep them."
+        )
+
     def _show_mask(self, path: Path) -> None:
         node = self._scene.AddNewNodeByClass("vtkMRMLSegmentationNode", path.name)
         storage = slicer.vtkMRMLSegmentationStorageNode()
@@ -397,6 +413,9 @@ class Viewer:
         self._state.panel = page_values(panel, before is not None and self._view.prompts.flat)
         if before is None:  # the views are not made yet
             return
+        idle = (State.READY, State.NO_VOLUME)
+        if panel.state in idle and before.state not in idle:
+            self._state.name = ""  # the bone that it was typed for is gone
         if panel.box is not None and panel.box != before.box:
             self._turn_handles()
             if before.tool is Tool.BOX and panel.tool is None and self._presenter.volume is not None:

@@ -213,13 +213,20 @@ class Visit:
         return self.press("Escape").wait_for(lambda: not self.panel["tool"], "no tool")
 
     def send(self, *paths):
-        """Through the dialog of "Open file"."""
-        self.page.set_input_files("#bonesam-files", [str(path) for path in paths])
-        return self
+        """Through the dialog of "Open file"; says yes where segments would be lost."""
+        return self._send("#bonesam-files", [str(path) for path in paths])
 
     def send_folder(self, folder):
-        """Through the dialog of "Open folder"."""
-        self.page.set_input_files("#bonesam-folder", str(folder))
+        """Through the dialog of "Open folder", likewise."""
+        return self._send("#bonesam-folder", str(folder))
+
+    def _send(self, dialog, what):
+        loses, note = bool(self.panel["segments"]), self.note
+        self.page.set_input_files(dialog, what)
+        if loses:
+            self.wait_for(lambda: self.value("choices") or self.note != note, "the question")
+            if len(self.value("choices")) == 1:
+                self.page.click("[data-choice]")
         return self
 
     def download(self, ending, folder):

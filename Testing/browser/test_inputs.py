@@ -79,6 +79,24 @@ def test_two_series_in_one_folder_ask_which(shared_page, tmp_path):
     assert page.value("choices") == []
 
 
+def test_another_scan_asks_before_it_takes_the_place_of_segments(shared_page, tmp_path):
+    first, second = (tmp_path / name for name in ("first.nrrd", "second.nrrd"))
+    scan = Scan(first, write_block(first))
+    write_block(second)
+    page = shared_page.send(first).wait_for_scan("first.nrrd")
+    segment(page, scan, "Red")
+    page.page.set_input_files("#bonesam-files", str(second))
+    page.wait_for(lambda: page.value("choices"), "the question")
+    assert "download them first" in page.page.inner_text("[data-loss]")
+    page.screenshot("input another scan")
+    page.page.click(".dialog > button")
+    page.wait_for(lambda: not page.value("choices"), "no question")
+    assert page.value("scan")["name"] == "first.nrrd"
+    assert len(page.panel["segments"]) == 1
+    page.send(second).wait_for_scan("second.nrrd")
+    assert page.panel["segments"] == []
+
+
 def bad_file(name, folder):
     path = folder / name
     if name == "letter.txt":

@@ -334,3 +334,16 @@ def test_what_a_mask_reaches_into_its_neighbor_is_no_bone():
     named = finder(*BLOCKS, volume=volume).named(found)
     assert (named.count, named.names) == (1, {1: "right femur"})
     assert np.array_equal(named.labels, mask)
+
+
+def test_an_unsure_side_is_no_answer_to_one_side():
+    """One femur, of which the network does not know the side."""
+    one = finder(Block("femur", (20, -20, -60), (44, 4, 60)))
+    said = []
+    for side in ("left", "right"):
+        with pytest.raises(BoneNotFound) as problem:
+            one.find(f"{side} femur")
+        said.append(str(problem.value))
+    assert any("It cannot be told in this scan which one is the" in text for text in said)
+    (bone,), _ = one.find("both femurs")
+    assert (bone.name, bone.sure) == ("femur", False)

@@ -70,3 +70,32 @@ def test_nothing_far_away_or_of_nothing():
     assert empty.is_empty
     assert not empty.sampled((0, 0, 0), SHAPE, turned()).any()
     assert Labelmap(MASK, (0, 0, 0), np.eye(4)).sampled((0, 0, 0), (0, 0, 0), turned()).shape == (0, 0, 0)
+
+
+def test_a_change_on_another_grid_leaves_the_rest():
+    """A segment of 1 mm, corrected on slices of 4 mm that end before it does."""
+    own = Labelmap(np.ones((40, 6, 6), bool), (10, 10, 0), np.eye(4))
+    coarse = np.diag([1.0, 1.0, 4.0, 1.0])
+    coarse[2, 3] = 1.5  # voxel k holds 4 k to 4 k + 3
+    one = np.ones((1, 2, 2), bool)
+    nothing = Labelmap(np.zeros((0, 0, 0), bool), (0, 0, 0), coarse)
+    removed = own.changed(nothing, Labelmap(one, (10, 10, 2), coarse))
+    assert removed.voxels.sum() == own.voxels.sum() - 2 * 2 * 4
+    assert not removed.sampled((10, 10, 8), (4, 2, 2), np.eye(4)).any()
+    added = own.changed(Labelmap(one, (16, 10, 2), coarse), nothing)
+    assert added.voxels.sum() == own.voxels.sum() + 2 * 2 * 4
+    assert added.sampled((16, 10, 8), (4, 2, 2), np.eye(4)).all()
+    both = own.changed(Labelmap(one, (-9, 10, 2), coarse), Labelmap(one, (15, 10, 2), coarse))
+    assert both.sampled((-9, 10, 8), (4, 2, 2), np.eye(4)).all()
+    assert both.voxels.sum() == own.voxels.sum() + 16 - 8
+
+
+def test_a_change_on_the_same_grid_is_exact():
+    affine = turned()
+    other = np.random.default_rng(1).random(SHAPE) < 0.4
+    maps = [
+        Labelmap.from_mask(CroppedMask.from_array(one), affine)
+        for one in (MASK, other & ~MASK, MASK & ~other)
+    ]
+    found = maps[0].changed(maps[1], maps[2])
+    np.testing.assert_array_equal(found.sampled((0, 0, 0), SHAPE, affine), other)

@@ -110,6 +110,12 @@ class PanelDesk:
         settle()
 
     def escape(self):
+        """The panel's own key."""
+        self.key(QtCore.Qt.Key_Escape)
+        settle()
+
+    def right_click(self):
+        """In a slice view: 3D Slicer ends placing points."""
         self.interaction.SwitchToViewTransformMode()
         settle()
 

@@ -18,6 +18,7 @@ from PySide6 import QtCore, QtWidgets
 from BoneSAMLib.panel import Action, State, Tool
 from BoneSAMLib.prompts import Point
 from BoneSAMLib.settings import Settings
+from BoneSAMLib.terminology import bone_meaning
 from Testing.panel import pythonqt
 from Testing.panel.application import run_until
 from Testing.slicer.scenes import add_volume, grid_transform
@@ -668,3 +669,48 @@ def test_prompts_outside_are_said_once(desk):
     desk.press("messageCloseButton")
     assert desk.message is None
     assert desk.panel.points == ()
+
+
+def test_a_name_goes_with_the_bone_that_it_was_typed_for(desk):
+    desk.open()
+    desk.drawBox(LOW, HIGH)
+    desk.answer()
+    desk.ui.nameEdit.setText("left femur")
+    desk.press("cancelButton")
+    assert desk.ui.nameEdit.text == ""
+    desk.drawBox(LOW, HIGH)
+    desk.answer()
+    desk.ui.nameEdit.setText("left femur")
+    desk.ui.volumeSelector.setCurrentNode(add_volume(desk.scene, "oblique"))
+    assert desk.ui.nameEdit.text == ""
+
+
+def test_an_accepted_segment_gets_another_name_its_code_and_color(desk):
+    accepted(desk, "patella")
+    desk.drawBox(*OTHER)
+    desk.answer()
+    desk.press("acceptButton")
+    desk.ui.nameEdit.setText("left femur")
+    pythonqt.unwrap(desk.ui.nameEdit).returnPressed.emit()
+    assert desk.names() == ["patella", "left femur"]
+    segment = desk.segmentation.GetSegmentation().GetNthSegment(1)
+    assert "Left" in segment.GetTerminology()
+    assert segment.GetColor() == pytest.approx(bone_meaning("left femur").color, abs=1e-6)
+    assert desk.ui.nameEdit.text == ""
+
+
+def test_a_device_that_was_refused_is_not_chosen(desk):
+    desk.open()
+    desk.segmenter.refused = ("cuda",)
+    box = pythonqt.unwrap(desk.ui.deviceBox)
+    box.setCurrentIndex(2)
+    box.activated.emit(2)
+    desk.answer()
+    assert desk.panel.settings.device == "auto"
+    assert desk.ui.deviceBox.currentIndex == 0
+
+
+def test_bones_of_another_scan_are_said_to_go_into_this_segmentation(desk):
+    accepted(desk, "patella")
+    desk.ui.volumeSelector.setCurrentNode(add_volume(desk.scene, "oblique"))
+    assert "which was made for another volume" in desk.message

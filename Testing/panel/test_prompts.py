@@ -357,7 +357,7 @@ def test_prompts_whose_markups_are_deleted_are_taken_back(desk):
     desk.press("positivePointButton")
     desk.click(14, 8, 6)
     desk.click(15, 8, 6)
-    desk.escape()
+    desk.right_click()
     desk.answer()
     desk.scene.RemoveNode(desk.node("BoneSAM points on the bone"))
     desk.answer()

@@ -159,13 +159,15 @@ class FakeSegmenter:
         self.preview = None
         self.others, self.fusions = [], []  # of each opened volume
         self.shown = {"femur": BONE, "left femur": BONE, "right femur": OTHER_BONE}
-        self.names = {}
+        self.names, self.refused = {}, ()  # devices
         self.started = threading.Event()
 
     def load(self, device, weights):
         self.loads.append((device, weights))
         if weights == "missing":
             raise BoneSAMError("There are no weights in 'missing'.")
+        if device in self.refused:
+            raise BoneSAMError("No CUDA device can be used.")
         return self
 
     def open(self, volume, others=(), fusion="average"):
@@ -180,6 +182,7 @@ class FakeStore:
 
     def __init__(self):
         self.entries, self.masks, self.added = {}, {}, 0
+        self.elsewhere = set()  # segments with voxels that the volume does not show
         self.fail_on_write = self.read_only = False
         self.presenter = None
 
@@ -212,7 +215,10 @@ class FakeStore:
     def read(self, identifier, source):
         return self.masks[identifier]
 
-    def write(self, mask, identifier, source):
+    def is_empty(self, identifier):
+        return self.masks[identifier].is_empty and identifier not in self.elsewhere
+
+    def write(self, mask, identifier, source, base=None):
         self._check()
         if self.fail_on_write:
             raise BoneSAMError("The disk is full.")

@@ -126,3 +126,10 @@ def test_all_bones_have_the_names_that_are_known(desk):
     desk.presenter.accept()
     assert names(desk)[::2] == ["left femur", "sacrum"]
     assert names(desk)[1].startswith("Bone")
+
+
+def test_missing_bones_are_told_with_those_that_were_found(desk):
+    """In one sentence: a second one would take the place of the first before anybody read it."""
+    ask(desk, "left femur and right femur and sacrum")
+    (text,) = desk.view.texts
+    assert "2 bones were found, but not the sacrum." in text

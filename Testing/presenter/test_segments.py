@@ -398,3 +398,29 @@ def test_after_closing_nothing_reaches_the_view(desk):
     desk.presenter.volume_removed("volume")
     assert (len(desk.view.panels), len(desk.view.masks), len(desk.view.messages)) == told
     assert desk.runner.closed
+
+
+def test_a_segment_that_lies_elsewhere_is_not_replaced(accepted):
+    """After another volume was chosen, or this one moved: the mask of "Bone 1" is empty on it."""
+    whole = accepted.contents()["Bone 1"]
+    accepted.store.masks["segment1"] = CroppedMask.from_array(np.zeros(SHAPE, bool))
+    accepted.store.elsewhere.add("segment1")
+    accepted.presenter.set_box(OTHER_BONE)
+    accepted.run()
+    accepted.presenter.accept("Another")
+    assert [entry.name for entry in accepted.panel.segments] == ["Bone 1", "Another"]
+    assert accepted.store.masks["segment1"].is_empty  # nothing was written to it
+    assert not whole.is_empty
+
+
+def test_a_correction_is_written_with_what_it_began_from(accepted, monkeypatch):
+    written = []
+    write = accepted.store.write
+    monkeypatch.setattr(
+        accepted.store, "write", lambda mask, *rest: written.append((mask, rest[-1])) or write(mask, *rest)
+    )
+    before = accepted.contents()["Bone 1"]
+    accepted.presenter.add_point(beside(3, 3, 3))
+    accepted.run()
+    accepted.presenter.accept()
+    assert written == [(accepted.contents()["Bone 1"], before)]

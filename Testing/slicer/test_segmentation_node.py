@@ -675,3 +675,28 @@ def test_no_nodes_are_left_behind(scene):
     writeMask(blob(), volume_node, node, identifiers["A"], Masking(EDITOR.OverwriteAllSegments))
     readMask(node, identifiers["A"], volume_node)
     assert scene.GetNumberOfNodes() == before
+
+
+def test_a_correction_on_a_shorter_and_coarser_volume_leaves_the_rest(scene):
+    """T1 has the whole bone, T2 some thick slices of it."""
+    fine = add_volume(scene, "axis-aligned")
+    node = add_segmentation(scene, fine)
+    identifier = addSegment(node)
+    whole = block((1, 13), (5, 12), (6, 15))
+    writeMask(whole, fine, node, identifier)
+    coarse = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "T2")
+    slicer.util.updateVolumeFromArray(coarse, np.zeros((2, 18, 22), np.int16))
+    affine = GEOMETRIES["axis-aligned"] @ np.diag([1.0, 1.0, 4.0, 1.0])
+    affine[:3, 3] += GEOMETRIES["axis-aligned"][:3, :3] @ [0, 0, 3.5]  # its slices hold 2 to 5 and 6 to 9
+    coarse.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(affine))
+
+    base = readMask(node, identifier, coarse)
+    assert base.sum() == 2 * 7 * 9
+    corrected = base.copy()
+    corrected[0, 5, 6:15] = False
+    writeMask(corrected, coarse, node, identifier, base=CroppedMask.from_array(base))
+    expected = whole.copy()
+    expected[2:6, 5, 6:15] = False
+    np.testing.assert_array_equal(readMask(node, identifier, fine), expected)
+    writeMask(corrected, coarse, node, identifier)  # as a whole, for comparison
+    assert readMask(node, identifier, fine).sum() < 0.7 * expected.sum()
