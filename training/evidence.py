@@ -3,8 +3,8 @@
 Writes configurations and ``commands.sh``, which trains, measures and compares them:
 
 * ``labels-0.1`` and ``labels-0.25``: every recipe for less than masks beside supervision alone at the same
-  labels. All begin with the same weights, which have seen rendered anatomy and no scan, and take as many
-  steps.
+  labels, and that again with another seed. All begin with the same weights, which have seen rendered anatomy
+  and no scan, and take as many steps.
 * ``parts``: low-rank adapters, all parameters, and all parameters from nothing, at a quarter of the labels.
 * ``networks``: one stage, two stages, and the baselines, from nothing, with all labels, for as many minutes.
 
@@ -100,6 +100,9 @@ def fill(script: ExperimentScript, steps: int, first_steps: int, minutes: float)
     for share in SHARES:
         names = {"supervised": f"supervised-{share:g}"}
         script.train(names["supervised"], supervised(share, steps), START)
+        # What another seed changes is what a recipe must change by more.
+        names["supervised again"] = f"supervised-again-{share:g}"
+        script.train(names["supervised again"], {**supervised(share, steps), "seed": 1}, START)
         for method in METHODS:
             names[method] = f"{method}-{share:g}"
             script.train(names[method], with_method(method, share, steps), START)

@@ -26,7 +26,7 @@ def written(tmp_path, *more):
 
 def test_every_configuration_is_one_that_can_be_trained(tmp_path):
     configs, _ = written(tmp_path)
-    assert len(configs) == 1 + 2 * 8 + 2 + 2
+    assert len(configs) == 1 + 2 * 9 + 2 + 2
     for path in configs.values():
         read_config(path)
 
@@ -36,6 +36,7 @@ def test_recipes_differ_in_their_supervision_alone(tmp_path):
     raw = {name: yaml.safe_load(path.read_text()) for name, path in configs.items()}
     for share in (0.1, 0.25):
         alone = raw[f"supervised-{share}"]
+        assert {**raw[f"supervised-again-{share}"], "seed": 0} == {**alone, "seed": 0}
         for method in evidence.METHODS:
             recipe = raw[f"{method}-{share}"]
             assert recipe["supervision"]["labelled"] == share
