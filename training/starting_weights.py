@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from BoneSAMLib.bundle import BUNDLED_WEIGHTS, MANIFEST, open_bundle
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.model.encoder import ConvNorm
-from training.networks.adapters import is_adapter
+from training.networks.adapters import ADAPTERS
 
 BUNDLED = "bundle"
 # What the depth attention had with batch norms, folded or not: its other tensors would fit and mean nothing.
@@ -52,7 +52,7 @@ def begin_from(model: nn.Module, weights: Path) -> bool:
             "that this version made."
         )
     own = model.state_dict()
-    lost = [name for name in found if is_adapter(name) and name not in own]
+    lost = [name for name in found if name not in own and any(part in name for part in ADAPTERS)]
     if lost:
         raise BoneSAMError(
             f"The weights '{weights}' have '{lost[0]}', which this network has not: export them, and "

@@ -138,13 +138,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.act("choose_tool", tool)
         self.act("jump_to_review", index)
 
-    @rule(method=st.sampled_from(["clear_box", "segment", "segment_all", "cancel"]))
+    @rule(method=st.sampled_from(["clear_box", "segment", "segment_all", "choose_weights", "cancel"]))
     def press(self, method):
-        self.act(method)
-
-    @rule()
-    def reload(self):
-        self.act("choose_weights", "")
+        self.act(method, *([""] if method == "choose_weights" else []))
 
     @rule(finish=MOSTLY)
     def segment(self, finish):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import training
 from BoneSAMLib.errors import BoneSAMError
@@ -15,6 +16,7 @@ from training.batches import Samples
 from training.configuration import Adapters, Config, Phase, read_config
 from training.learning_parts import choose_learning, describe, set_training
 from training.networks.adapters import add_adapters, fold_low_rank
+from training.starting_weights import begin_from
 from training.train import Trainer
 
 CONFIGS = Path(training.__file__).parent / "configs"
@@ -144,3 +146,15 @@ def test_every_config_names_parts_that_its_network_has(path):
     assert np.isfinite(config.length)
     if config.start == "bundle":
         assert config.freeze_norms
+
+
+def test_an_adapted_run_is_not_begun_from_without_its_adapters(tmp_path):
+    adapted, plain = BoneSAM(16), BoneSAM(16)
+    add_adapters(adapted, Adapters(low_rank=2))
+    path = tmp_path / "ema.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in adapted.state_dict().items()}, path)
+    with pytest.raises(BoneSAMError, match=r"low_rank_in', which this network has not: export them"):
+        begin_from(plain, path)
+    again = BoneSAM(16)
+    add_adapters(again, Adapters(low_rank=2))
+    assert not begin_from(again, path)  # no bundle

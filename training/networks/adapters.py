@@ -17,6 +17,7 @@ from training.configuration import Adapters
 
 BESIDE_MLP = 0.5  # weight of the adapter beside an MLP
 PROJECTIONS = ("qkv", "q_proj", "v_proj")  # that get a low-rank update, as by Hu et al. (ICLR 2022, sec. 4.2)
+ADAPTERS = (".adapter.", ".adapters.", ".low_rank_")  # in the names of their parameters
 _ATTENTIONS = ("attn", "cross_attn_token_to_image")
 
 
@@ -138,8 +139,7 @@ def fold_low_rank(network: nn.Module) -> None:
 
 def is_adapter(name: str) -> bool:
     """Whether a parameter of this name is one that the official network does not have."""
-    parts = (".adapter.", ".adapters.", ".low_rank_", ".far.", ".fusion.", ".prior.")
-    return any(part in f".{name}" for part in parts)
+    return any(part in f".{name}" for part in (*ADAPTERS, ".far.", ".fusion.", ".prior."))
 
 
 def _attention_of(module: nn.Module) -> str:
