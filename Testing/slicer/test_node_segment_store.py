@@ -170,7 +170,11 @@ def test_new_name_brings_its_codes_unless_somebody_chose_others(store, source):
     terms = [segmentation.GetSegment(identifier).GetTerminology() for identifier in (femur, second, sacrum)]
     assert terms == [BONE_TERMINOLOGY, bone_meaning("right tibia").terminology, chosen]
     assert [entry.name for entry in store.segments()] == ["Bone 7", "right tibia", "left femur"]
-    assert [entry.color for entry in store.segments()] == colors
+    standard = pytest.approx(bone_meaning("right tibia").color, abs=1e-6)
+    assert [entry.color for entry in store.segments()] == [colors[0], standard, colors[2]]
+    store.recolor(second, (0.1, 0.2, 0.3))
+    store.rename(second, "left femur")
+    assert store.segments()[1].color == pytest.approx((0.1, 0.2, 0.3), abs=1e-6)
 
 
 def test_removing_takes_that_segment_only(store, source):
