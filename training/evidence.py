@@ -8,7 +8,7 @@ Writes configurations and ``commands.sh``, which trains, measures and compares t
 * ``parts``: low-rank adapters, all parameters, and all parameters from nothing, at a quarter of the labels.
 * ``networks``: one stage, two stages, and the baselines, from nothing, with all labels, for as many minutes.
 
-Short trainings of small images: they tell recipes apart, not how good weights become.
+Short trainings of small images: they say little of how good weights become, and tell only large differences.
 """
 
 import argparse
