@@ -8,6 +8,7 @@ and `<id>.labels.npy` (unsigned) and `<id>.depth.npy` (uint8) are missing for sc
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from BoneSAMLib.reading import read_volume
 from BoneSAMLib.volume import Modality, Volume
 from BoneSAMLib.writing import open_complete
 from training.cases import MODALITIES, BoneObject, Case
+from training.label_places import LabelPlaces, places_of
 from training.warp import Slicing
 
 DEPTH_UNIT_MM = 0.25
@@ -70,6 +72,11 @@ class Subject:
             means = self.image[whole].reshape(blocks).mean((1, 3, 5), dtype=np.float32)
             self._averages[factors] = np.rint(means).astype(np.uint8)
         return self._averages[factors]
+
+    @cached_property
+    def places(self) -> LabelPlaces:
+        """Which bones the labels are."""
+        return places_of(self.tissues, self.names, self.partial)
 
     @property
     def size(self) -> NDArray[np.int64]:

@@ -5,8 +5,9 @@ import pytest
 
 from BoneSAMLib.bone_kinds import KINDS, BonePlace
 from Testing.training.named_bodies import FAT, FEMUR_L, FEMUR_R, body, partial_scan
+from training.label_places import LEFT, NO_SIDE, RIGHT, UNKNOWN, label_place
 from training.naming import cubes
-from training.naming.cubes import LEFT, NO_SIDE, RIGHT, UNKNOWN, draw_cube, label_place, nameable, places_of
+from training.naming.cubes import draw_cube, nameable
 
 FEMUR = 1 + KINDS.index("femur")
 
@@ -18,8 +19,7 @@ def small_cubes(monkeypatch):
 
 def draw(subject, count=6):
     rng = np.random.default_rng(0)
-    groups, places = {"made up": [subject]}, {subject.id: places_of(subject)}
-    return [draw_cube(groups, places, 0.5, rng) for _ in range(count)]
+    return [draw_cube({"made up": [subject]}, 0.5, rng) for _ in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -47,20 +47,20 @@ def test_what_names_of_labels_mean(name, expected):
 
 
 def test_labels_of_a_whole_body():
-    places = places_of(body())
+    places = body().places
     assert places.kind.tolist() == [0, 0, FEMUR, FEMUR, UNKNOWN]  # the last is bone without a name
     assert places.side[[FEMUR_L, FEMUR_R]].tolist() == [LEFT, RIGHT]
     assert places.complete.all()
-    assert [target.label for target in nameable(body(), places)] == [FEMUR_L, FEMUR_R]
+    assert [target.label for target in nameable(body())] == [FEMUR_L, FEMUR_R]
 
 
 def test_what_a_partial_annotation_leaves_out_is_not_background():
-    places = places_of(partial_scan())
+    places = partial_scan().places
     assert places.kind.tolist() == [UNKNOWN, FEMUR]
     assert np.flatnonzero(places.complete).tolist() == [FEMUR]
     bodies = partial_scan()
     bodies.names[1] = "vertebral_body_3"
-    assert not places_of(bodies).complete.any()  # the rest of the vertebra is not annotated
+    assert not bodies.places.complete.any()  # the rest of the vertebra is not annotated
     for sample in draw(partial_scan(), 4):
         beyond = sample["cube"][0] == 0
         assert set(np.unique(sample["kind"])) <= {0, FEMUR, UNKNOWN}

@@ -16,9 +16,9 @@ from BoneSAMLib.model.naming import NamingNetwork, joined
 from BoneSAMLib.naming_engine import NamingEngine
 from BoneSAMLib.volume import Volume
 from Testing.training.named_bodies import write_bodies
+from training.label_places import NO_SIDE, UNKNOWN
 from training.naming import cubes
 from training.naming import train as naming_train
-from training.naming.cubes import NO_SIDE, UNKNOWN
 from training.naming.export import export_naming
 from training.naming.train import REST_SHARE, draw_cells, losses, train
 

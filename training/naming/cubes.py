@@ -1,102 +1,33 @@
 """One training cube of the naming network: a part of a body, and which bone each of its voxels belongs to."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from BoneSAMLib.bone_kinds import KINDS, BonePlace, place_of
-from BoneSAMLib.bone_phrases import understand
 from BoneSAMLib.bone_scan import spacing_channel
-from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.region import screen_axes
+from training.label_places import NO_SIDE, UNKNOWN
 from training.lookup import brightness_at, labels_at
 from training.store import Subject, Target
 from training.synthesis.contrast import random_contrast, render
 from training.synthesis.scanner import degrade
-from training.synthesis.tissues import HARD
 from training.warp import Frame, lattice, random_waves, rotation
 
 SIZE = 64
-UNKNOWN = 255
-LEFT, RIGHT, NO_SIDE = 1, 0, UNKNOWN
 NARROWEST_MM, WIDEST_MM = 70.0, 560.0
 # A scan ends somewhere: the share of cubes of anatomy that lack a part, and that of each of their sides.
 CUT, CUT_SIDE = 0.7, 0.35
 # Whole bodies are seen by CT rather than by MR.
 REGIME_SHARES = (0.45, 0.2, 0.1, 0.1, 0.15)
-SIDES = {"left": LEFT, "right": RIGHT, None: NO_SIDE}
-# What an annotation names after a bone though it is a part of one: those voxels are right, others unknown.
-PARTS = ("vertebral_bod",)
-
-
-@dataclass(frozen=True)
-class LabelPlaces:
-    """Tables by label value of one subject: kind (0 none, UNKNOWN), number (0 unknown), side.
-
-    `complete` [26] says of each kind whether no voxel beyond the labels can be of it.
-    """
-
-    kind: NDArray[np.uint8]
-    number: NDArray[np.uint8]
-    side: NDArray[np.uint8]
-    complete: NDArray[np.bool_]
-
-
-def places_of(subject: Subject) -> LabelPlaces:
-    """What the labels of a subject mean to the naming network."""
-    count = 1 + max(subject.tissues, default=0)
-    kind, number = np.zeros(count, np.uint8), np.zeros(count, np.uint8)
-    side = np.full(count, NO_SIDE, np.uint8)
-    complete = np.full(1 + len(KINDS), not subject.partial)
-    for value, tissue in subject.tissues.items():
-        if tissue not in HARD:
-            continue
-        kind[value] = UNKNOWN
-        name = subject.names[value]
-        found = label_place(name)
-        if found is None:
-            continue
-        kind[value], number[value], side[value] = 1 + KINDS.index(found.kind), found.number, SIDES[found.side]
-        complete[kind[value]] |= not name.startswith(PARTS)
-    if subject.partial:
-        kind[0] = UNKNOWN
-    return LabelPlaces(kind, number, side, complete)
-
-
-def label_place(name: str) -> BonePlace | None:
-    """The place that a label's name means; what its candidates do not share is left open. None: no bone."""
-    name = name.split(", piece")[0]
-    if name.startswith(PARTS):
-        return BonePlace("vertebra")
-    if name == "skull":  # in a phrase, the mandible goes with it
-        return BonePlace("skull")
-    try:
-        targets = understand(name.replace("ilium", "hip bone")).targets
-    except BoneSAMError:
-        return None
-    places = [place_of(target) for target in targets]
-    known = [place for place in places if place is not None]
-    if not known or len({place.kind for place in known}) > 1:
-        return None
-    numbers, sides = {place.number for place in known}, {place.side for place in known}
-    return BonePlace(
-        known[0].kind,
-        numbers.pop() if len(numbers) == 1 else 0,
-        sides.pop() if len(sides) == 1 else None,
-    )
 
 
 def draw_cube(
-    subjects: dict[str, list[Subject]],
-    places: dict[str, LabelPlaces],
-    synthetic: float,
-    rng: np.random.Generator,
+    subjects: dict[str, list[Subject]], synthetic: float, rng: np.random.Generator
 ) -> dict[str, Any]:
     """A random cube; the share `synthetic` is anatomy with a drawn contrast, the rest are real scans.
 
-    `subjects` are grouped by source, `places` by the subject's id.
+    `subjects` are grouped by source.
 
     Holds `cube` float16 [2, 64, 64, 64] as `NamingNetwork` takes it, `kind`, `side` uint8 and `number` uint8
     [64, 64, 64] (UNKNOWN: nobody knows; number 0 likewise), and `complete` bool [26] as in `LabelPlaces`.
@@ -106,18 +37,19 @@ def draw_cube(
     pool = subjects[sources[int(rng.integers(len(sources)))]]
     while True:
         subject = pool[int(rng.integers(len(pool)))]
-        sample = _draw(subject, places[subject.id], rng)
+        sample = _draw(subject, rng)
         if sample is not None:
             return sample
 
 
-def nameable(subject: Subject, places: LabelPlaces) -> list[Target]:
+def nameable(subject: Subject) -> list[Target]:
     """The bones of a subject that the network has a kind for."""
-    return [target for target in subject.targets if places.kind[target.label] not in (0, UNKNOWN)]
+    kind = subject.places.kind
+    return [target for target in subject.targets if kind[target.label] not in (0, UNKNOWN)]
 
 
-def _draw(subject: Subject, places: LabelPlaces, rng: np.random.Generator) -> dict[str, Any] | None:
-    named = nameable(subject, places)
+def _draw(subject: Subject, rng: np.random.Generator) -> dict[str, Any] | None:
+    places, named = subject.places, nameable(subject)
     # One kind, then one bone of it: a body has 24 ribs and one sternum.
     kinds = sorted({int(places.kind[t.label]) for t in named})
     chosen = kinds[int(rng.integers(len(kinds)))]

@@ -25,9 +25,9 @@ from BoneSAMLib.session import Segmenter
 from BoneSAMLib.volume import Volume
 from training.cases import Case, load_cases
 from training.evaluate import first_cases
+from training.label_places import label_place
 from training.measure import near_bone
 from training.metrics import compare
-from training.naming.cubes import label_place
 from training.protocols import generator, jittered_box
 from training.store import DEPTH_UNIT_MM, Subject, load_subjects
 from training.summary import recall_weighted
