@@ -1,5 +1,6 @@
 """DICOM files: what their headers say, and which of them are one series."""
 
+import functools
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,11 +15,20 @@ from pydicom.uid import UID
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.volume import Modality
 
-__all__ = ["DicomImage", "find_images", "functional_group", "is_dicom", "is_no_image", "of_one_stack"]
+__all__ = [
+    "DicomImage",
+    "find_images",
+    "functional_group",
+    "is_dicom",
+    "is_no_image",
+    "of_one_stack",
+    "series_at",
+]
 
 _XRAY_MODALITIES = {"CR", "DX", "DR", "RG", "RF", "XA", "MG", "PX", "IO"}
 _NOT_IMAGES = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTIMAGE", "SR", "PR", "KO", "REG", "DOC", "FID"}
 _SUFFIXES = (".dcm", ".dicom", ".ima")
+_REMEMBERED = 100_000  # files whose series is known, at some 300 bytes
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,24 @@ def is_dicom(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(128)
         return file.read(4) == b"DICM" or path.suffix.lower() in _SUFFIXES
+
+
+def series_at(path: Path) -> str | None:
+    """SeriesInstanceUID of a DICOM image; None for anything else, and for a damaged one.
+
+    It is remembered: a batch asks for each of a hundred series which of the files in their folder it is in.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    state = path.stat()
+    return _series_at(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(_REMEMBERED)
+def _series_at(path: Path, size: int, modified: int) -> str | None:
+    header = _read_header(path) if is_dicom(path) else None
+    return header.series if isinstance(header, DicomImage) else None
 
 
 def find_images(path: Path) -> tuple[list[DicomImage], tuple[str, ...]]:
@@ -192,10 +220,12 @@ def _headers(paths: Iterable[Path], series: str | None = None) -> tuple[list[Dic
     found: list[DicomImage] = []
     damaged: list[Path] = []
     for path in paths:
-        header = _read_header(path) if path.is_file() and is_dicom(path) else None
+        if not path.is_file() or (series is not None and series_at(path) not in (None, series)):
+            continue
+        header = _read_header(path) if is_dicom(path) else None
         if isinstance(header, Path):
             damaged.append(header)
-        elif header is not None and series in (None, header.series):
+        elif header is not None:
             found.append(header)
     notes: tuple[str, ...] = ()
     if damaged:

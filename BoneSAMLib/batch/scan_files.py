@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 import pydicom
 
-from BoneSAMLib.dicom_images import DicomImage, is_no_image
+from BoneSAMLib.dicom_images import DicomImage, is_no_image, series_at
 from BoneSAMLib.dicom_reading import read_dicom
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.itk_reading import read_with_itk
@@ -168,15 +168,8 @@ def _series_of(path: Path) -> list[Path]:
         return [path]
     if chosen is None or chosen.single:
         return [path]
-    return [one for one in _regular_files(path.parent.iterdir()) if one == path or _is_of(one, chosen.series)]
-
-
-def _is_of(path: Path, series: str) -> bool:
-    try:
-        header = dicom_header(path) if kind_of(path) == "DICOM" else None
-    except BoneSAMError:
-        return False
-    return header is not None and header.series == series
+    siblings = _regular_files(path.parent.iterdir())
+    return [one for one in siblings if one == path or series_at(one) == chosen.series]
 
 
 def _regular_files(paths: Iterable[Path]) -> list[Path]:

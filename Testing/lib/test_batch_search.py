@@ -4,6 +4,7 @@ import os
 import shutil
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from pydicom.uid import generate_uid
@@ -70,6 +71,34 @@ def test_series_of_one_folder_are_told_apart(tmp_path):
     for name, seed in (("patient/series-3", 1), ("patient/series-4", 2), ("other", 0)):
         assert np.array_equal(read_scan(cases[name].source).array, bright_block(seed=seed))
         assert len(files_of(cases[name].source)) == 6
+
+
+def test_a_folder_of_many_series_is_read_once(tmp_path, monkeypatch):
+    for number in range(4):
+        write_series(tmp_path / "in", number, seed=number)
+    cases = found(tmp_path / "in", tmp_path / "out")
+    read, dcmread = [], pydicom.dcmread
+
+    def counting(path, *arguments, **options):
+        read.append(path)
+        return dcmread(path, *arguments, **options)
+
+    monkeypatch.setattr(pydicom, "dcmread", counting)
+    counts = []
+    for case in cases.values():
+        read.clear()
+        assert len(files_of(case.source)) == 6
+        assert read_scan(case.source).array.shape == (6, *bright_block().shape[1:])
+        counts.append(len(read))
+    assert len(counts) == 4
+    assert counts[0] > 24
+    assert max(counts[1:]) < 24  # its own files, several times
+    other = sorted((tmp_path / "in").glob("IM1*"))
+    before = files_of(other[0])
+    dataset = dcmread(other[-1])
+    dataset.SeriesInstanceUID = generate_uid()
+    dataset.save_as(other[-1])
+    assert files_of(other[0]) == before[:-1]  # a file that was changed is looked at again
 
 
 def test_enhanced_files_of_one_image_each_are_one_series(tmp_path):
