@@ -4,15 +4,19 @@
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from BoneSAMLib.bone_phrase_names import NamedBones, bones_named, numbers_in, ray_of
-from BoneSAMLib.bone_phrase_questions import EXAMPLE, UnclearPhrase, refuse
+from BoneSAMLib.bone_phrase_questions import EXAMPLE, UnclearPhrase, ask_which, refuse
 from BoneSAMLib.bone_table import Bone, BoneTarget, Side, bone_table
-from BoneSAMLib.bone_words import BONE, Token, words
+from BoneSAMLib.bone_words import BONE, TWO, Token, key_of, words
 
 __all__ = ["targets_of"]
+
+_THE = {"the", "die", "le", "les", "gli", "los", "las"}
+_CARDINALS = {"three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
 
 
 @dataclass
@@ -23,6 +27,8 @@ class _Item:
     sides: set[Side]
     side_first: bool = False
     every: bool = False
+    counts: bool = False  # its first number says how many, as in "all 12 ribs" or "le 12 coste"
+    pair: str = ""  # "two", "both"
     closed: bool = False  # a side said before does not reach it
     after_comma: bool = False
     bones: NamedBones | None = None
@@ -62,11 +68,28 @@ def targets_of(read: Sequence[Token]) -> tuple[BoneTarget, ...]:
             removed = {  # "all metacarpals except the thumb"
                 BoneTarget(ray, target.side) for target in removed if (ray := ray_of(target.bone)) is not None
             }
+        _check_left_out(removed, chosen)
         chosen = {target: None for target in chosen if target not in removed}
     if not chosen:
         raise UnclearPhrase("Nothing is left: the text leaves out all the bones that it names.")
     places = {bone: place for place, bone in enumerate(bone_table().bones.values())}
     return tuple(sorted(chosen, key=lambda target: (places[target.bone], target.side or "")))
+
+
+def _check_left_out(removed: set[BoneTarget], chosen: Iterable[BoneTarget]) -> None:
+    """ "Skull without mandible and cervical spine" may want the spine or not.
+
+    Raises:
+        UnclearPhrase: something is left out that was not asked for.
+    """
+    named = {target.bone for target in chosen}
+    strange = [target.bone.name for target in removed if target.bone not in named]
+    if strange or not removed:
+        what = f"the {sorted(strange)[0]}" if strange else "something"
+        raise UnclearPhrase(
+            f"The text leaves out {what}, which it does not ask for: write what to find first, then what to "
+            "leave out of it."
+        )
 
 
 def _clause(
@@ -99,7 +122,8 @@ def _items(read: Sequence[Token]) -> list[_Item]:
     items: list[_Item] = []
     new = True
     closed = comma = False
-    for token in read:
+    before = Token("", "filler")
+    for previous, token in itertools.pairwise([before, *read]):
         if token.kind in ("join", "end"):
             comma = token.text == "," and not (new and items and not comma)
             new = True
@@ -117,13 +141,36 @@ def _items(read: Sequence[Token]) -> list[_Item]:
         elif token.kind == "both":
             item.sides |= {"left", "right"}
             item.closed = True
+            item.pair = token.text
         elif token.kind == "all":
             item.every = item.closed = True
         elif token.kind != "filler":
+            many = previous.kind == "all" or previous.text in _THE or token.text in _CARDINALS
+            if token.kind == "number" and not token.ordinal and not item.words and many:
+                item.counts = True
             item.words.append(token)
     for item in items:
+        _drop_count(item)
         _take_side_letters(item)
     return [item for item in items if item.words or item.sides]
+
+
+def _drop_count(item: _Item) -> None:
+    """ "All 12 ribs" are the ribs, but "three ribs" may be any.
+
+    Raises:
+        UnclearPhrase: there are more of them, and it is not said which.
+    """
+    if not item.counts or len(item.words) < 2 or any(token.kind != "word" for token in item.words[1:]):
+        return
+    named = bones_named(item.words[1:])
+    if named is None or len(named.bones) < 2:
+        return
+    count, all_of_them = item.words[0].number, len(named.bones)
+    if count in (all_of_them, 2 * all_of_them):
+        item.words = item.words[1:]
+    elif named.is_group:
+        ask_which(item.words, named.bones)
 
 
 def _take_side_letters(item: _Item) -> None:
@@ -166,10 +213,78 @@ def _join_incomplete(items: list[_Item], context: NamedBones | None) -> None:
             or _with_rest_of_next(item, items[place + 1 :])
             or _counted(item, before)
         )
+        if not item.every and all(token.text == BONE for token in item.words):
+            raise UnclearPhrase(f'"{BONE}" may be any: write "all bones", or {EXAMPLE}.')
         if item.bones is None:
             refuse(item.words)
+        if place and item.every and _says_all_of(item, items[place - 1]):
+            items.pop(place)  # "left metatarsals, all five"
+            continue
+        _check_pair(item.pair, item.words, item.bones)
+        _share_words(items[place - 1] if place else None, item, following)
         before = item.bones if item.bones.numbered else before
         place += 1
+
+
+def _check_pair(pair: str, read: Sequence[Token], named: NamedBones) -> None:
+    """ "Two ribs" may be any, and there are no "both vertebrae".
+
+    Raises:
+        UnclearPhrase: it is not said which are meant.
+    """
+    single = not any(bone.paired for bone in named.bones) and len(named.bones) > 2
+    if named.is_group and ((pair in TWO and named.numbered) or (pair and single)):
+        ask_which(read, named.bones)
+
+
+def _says_all_of(item: _Item, before: _Item) -> bool:
+    if before.bones is None or len(item.words) != 1 or item.words[0].kind != "number":
+        return False
+    return item.words[0].number == len(before.bones.bones)
+
+
+def _share_words(before: _Item | None, item: _Item, following: _Item | None) -> None:
+    """ "Distal phalanges of the thumb and index finger", "metacarpal and phalanges of the thumb".
+
+    A finger or toe alone takes the words before the other finger; a part of all hands takes the finger.
+    """
+    # "Phalanges of the thumb" is a name of the thumb, too.
+    ends = (item.words[start:] for start in range(1, len(item.words)))
+    if before is not None and _is_digit(item.words) and not any(_is_digit(end) for end in ends):
+        for end in range(len(before.words) - 1, 0, -1):
+            part = before.words[:end]
+            if _is_digit(part) or not _is_name(part):
+                continue
+            found = bones_named([*part, *item.words])
+            if found is not None:
+                item.words, item.bones = [*part, *item.words], found
+                item.sides = item.sides or set(before.sides)
+                return
+    if following is not None and following.words and not (item.every or item.sides):
+        for start in range(1, len(following.words)):
+            digit = following.words[start:]
+            if _is_digit(digit) and _is_name(following.words[:start]):
+                found = bones_named([*item.words, *digit])
+                if found is not None and not _is_digit(item.words):
+                    item.words, item.bones = [*item.words, *digit], found
+                return
+
+
+def _is_name(read: Sequence[Token]) -> bool:
+    """Whether words name bones, however many."""
+    try:
+        return bones_named(read) is not None
+    except UnclearPhrase:  # "phalanges" of hand or foot
+        return True
+
+
+def _is_digit(read: Sequence[Token]) -> bool:
+    """Whether words name a finger or toe."""
+    name = key_of(str(token.number) if token.kind == "number" else token.text for token in read)
+    things = bone_table().named.get(name, ())
+    return (
+        len(things) == 1 and re.fullmatch(r"(hand|foot)_digit_\d", getattr(things[0], "id", "")) is not None
+    )
 
 
 def _numbers_only(item: _Item) -> bool:
@@ -209,7 +324,14 @@ def _place_in_regions(items: list[_Item]) -> None:
     """ "fourth metacarpal, right hand": a region after a comma only says where the bone before it is."""
     for place in range(len(items) - 1, 0, -1):
         item, region = items[place - 1 : place + 1]
-        if item.bones is None or region.bones is None or not (region.after_comma and region.bones.is_group):
+        if item.bones is None or region.bones is None or not region.after_comma:
+            continue
+        if item.bones.is_group and item.sides and not region.sides:  # "right hand, fourth metacarpal"
+            if set(region.bones.bones) < set(item.bones.bones):
+                region.sides = item.sides
+                items.pop(place - 1)
+            continue
+        if not region.bones.is_group:
             continue
         if region.sides and not item.sides and set(item.bones.bones) < set(region.bones.bones):
             item.sides = region.sides

@@ -139,6 +139,7 @@ def _read(parts: tuple[str | frozenset[int], ...]) -> NamedBones | None:
     return NamedBones(bones, len(names) == 1 and isinstance(names[0], BoneGroup), numbered)
 
 
+@functools.lru_cache(maxsize=4096)
 def _splits(parts: tuple[str | frozenset[int], ...]) -> list[tuple[Named | NamedBones, ...]]:
     """All ways to read an item as names one after the other."""
     if not parts:
@@ -197,9 +198,10 @@ def _shared(names: Sequence[Named | NamedBones]) -> tuple[Bone, ...]:
     if len(names) == 1:
         return _bones_of(names[0])
     sets = []
+    rays = any(all(re.match("meta[ct]", bone.id) for bone in _bones_of(name)) for name in names)
     for name in names:
         bones = set(_bones_of(name))
-        if isinstance(name, BoneGroup) and re.fullmatch(r"(hand|foot)_digit_\d", name.id):
+        if rays and isinstance(name, BoneGroup) and re.fullmatch(r"(hand|foot)_digit_\d", name.id):
             bones |= {ray for bone in bones if (ray := ray_of(bone)) is not None}
         if isinstance(name, BoneGroup) and name.id == "skeleton":
             bones |= set(bone_table().bones.values())

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from BoneSAMLib.bone_spelling import nearest
-from BoneSAMLib.bone_table import Ask, Named, bone_table, name_families
+from BoneSAMLib.bone_table import Ask, Bone, Named, bone_table, name_families
 from BoneSAMLib.bone_words import Token, key_of
 from BoneSAMLib.errors import BoneSAMError
 
@@ -42,6 +42,16 @@ def ask(text: str, question: Ask) -> NoReturn:
     raise UnclearPhrase(f'"{text}" can mean several bones: {listed(names)}. Write which.', names, True)
 
 
+def ask_which(read: Sequence[Token], bones: Sequence[Bone]) -> NoReturn:
+    """Ask which of several bones a number of them means.
+
+    Raises:
+        UnclearPhrase: always.
+    """
+    text, names = " ".join(token.text for token in read), [bone.name for bone in bones]
+    raise UnclearPhrase(f'Which ones are "{text}"? There are {names[0]} to {names[-1]}.', names, True)
+
+
 def refuse(read: Sequence[Token]) -> NoReturn:
     """Say that the words of an item name no bone, and which names are near.
 
@@ -51,7 +61,7 @@ def refuse(read: Sequence[Token]) -> NoReturn:
     text = " ".join(token.text for token in read)
     words_only = [token.text for token in read if token.kind == "word"]
     family = name_families().get(key_of([*words_only, "#"])) if len(words_only) < len(read) else None
-    if family:
+    if family and any(token.number not in family for token in read if token.kind == "number"):
         names = [_name_of(family[number]) for number in (min(family), max(family))]
         raise UnclearPhrase(f'There is no "{text}": there are {names[0]} to {names[1]}.', names)
     known = _known_names()

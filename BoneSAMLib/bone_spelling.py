@@ -11,6 +11,7 @@ from BoneSAMLib.bone_words import words
 
 __all__ = ["corrections", "is_known", "nearest"]
 
+_ALIKE = 4  # letters at the beginning
 _SHORTEST = 4  # with fewer letters every other word is one error away
 
 
@@ -30,7 +31,7 @@ def corrections(word: str) -> tuple[str, ...]:
     known = [other for other in _vocabulary() if len(other) >= _SHORTEST]
     if len(word) < _SHORTEST:  # "lef": only sides
         known = [other for other in known if words().kinds.get(other) in ("left", "right")]
-    near = _within(word, known, 1 if len(word) < 8 else 2 if len(word) < 12 else 3)
+    near = _within(word, known, 1 if len(word) < 8 else 2 if len(word) < 15 else 3)
     if len(word) < 8:  # in short words the first letter is seldom wrong
         near = [(other, count) for other, count in near if other[0] == word[0] or _swapped(word, other)]
     if len(word) <= _SHORTEST:  # another letter makes another word: "skin" is no "shin"
@@ -40,8 +41,10 @@ def corrections(word: str) -> tuple[str, ...]:
     least = min(count for _, count in near)
     best = [other for other, count in near if count == least]
     best = [other for other in best if other in _name_words()] or best
-    same = max(_same_beginning(word, other) for other in best)
-    return tuple(other for other in best if _same_beginning(word, other) == same)
+    same = [_same_beginning(word, other) for other in best]
+    if min(same) >= _ALIKE:  # "metacarsal" begins as both of its neighbors do
+        return tuple(best)
+    return tuple(other for other, count in zip(best, same, strict=True) if count == max(same))
 
 
 def _same_beginning(word: str, other: str) -> int:

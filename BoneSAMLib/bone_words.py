@@ -1,6 +1,7 @@
 """Words of a phrase about bones: small letters without accents, and what each does, in five languages."""
 
 import functools
+import itertools
 import json
 import re
 import unicodedata
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["BONE", "Kind", "Token", "Words", "key_of", "name_key", "plain", "tokens", "words"]
+__all__ = ["BONE", "TWO", "Kind", "Token", "Words", "key_of", "name_key", "plain", "tokens", "words"]
 
 ANATOMY = Path(__file__).resolve().parents[1] / "Resources" / "anatomy"
 BONE = "bone"
@@ -19,12 +20,37 @@ Kind: TypeAlias = Literal[
 ]
 _LISTS: tuple[Kind, ...] = ("left", "right", "both", "join", "except", "to", "all", "filler")
 _ORDINAL_ENDING = re.compile(
-    r"(\d+)(?:st|nd|rd|th|ste|te|ten|ter|ere|er|re|eme|ieme|nde|ª|º|°|e|o|a)\b|(\d+)\.(?!\d)"
+    r"(\d+)(?:st|nd|rd|th|ste|te|ten|ter|ere|era|er|ra|re|eme|ieme|nde|da|do|ro|ta|to|ma|mo|va|vo|ª|º|°|e|o|a)\b"
+    r"|(\d+)\.(?!\d)"
 )
+TWO = {"two", "zwei", "beiden", "due", "deux", "dos"}
+_OF = {"of", "de", "del", "della", "der", "des", "di", "du", "am", "an"}
 _ARTICLE = re.compile(r"\b(?:l|d|dell|all|nell|sull|un|qu|s)['’`´](?=[^\W\d])")
 _PARTS = re.compile(r"\d+#?|[^\W\d_]+|[-,;/&+]")
-# Letters that name a vertebra or a rib with the number after them.
-_LEVEL_LETTERS = {"c", "t", "d", "l", "s", "r"}
+# Letters that name a vertebra with the number after them.
+_LEVEL_LETTERS = {"c", "t", "d", "l", "s"}
+# What has no number, or a smaller one, after a slash or beside it: the next region begins again with 1.
+_LAST_LEVELS = {
+    ("c", 7): "t",
+    ("t", 12): "l",
+    ("th", 12): "l",
+    ("d", 12): "l",
+    ("bwk", 12): "l",
+    ("l", 5): "s",
+}
+_LAST_LEVEL = re.compile(r"\b(c|th|t|d|l|bwk)\s?(7|12|5)\s?([/-])\s?1\b(?![\d#])")
+_LEVEL = r"(c|th|t|d|l|s|hwk|bwk|lwk)\s?(\d{1,2})"
+_TWO_LEVELS = re.compile(rf"\b{_LEVEL}\s*(?={_LEVEL}\b)")
+_BETWEEN = re.compile(
+    r"\b(?:between|entre|zwischen|tra|fra)\s+([a-z]*\s?\d+)\s+(?:and|et|y|und|e)\s+(?=[a-z]*\s?\d)"
+)
+# Sides that would be other words without their dot, or in small letters: "femur sin.", "tibia D".
+_DOTTED_SIDES = (
+    (re.compile(r"\bsin(?:\.|(?=\s*$))", re.IGNORECASE), " sinistra "),
+    (re.compile(r"\bder(?:\.|(?=\s*$))(?!\s*\w)", re.IGNORECASE), " derecha "),
+    (re.compile(r"(?<=[^\W\d_] )(?:D|d\.)(?=\s*(?:[,;/)]|$))"), " right "),
+    (re.compile(r"(?<=[^\W\d_] )(?:[GS]|[gs]\.)(?=\s*(?:[,;/)]|$))"), " left "),
+)
 
 
 @dataclass(frozen=True)
@@ -49,10 +75,11 @@ class Words:
     side_letters: dict[str, Literal["left", "right"]]
     to_between_numbers: frozenset[str]
     phrases: tuple[tuple[re.Pattern[str], str], ...]
+    no_bone: frozenset[str]
 
     def knows(self, text: str) -> bool:
         """Whether a word is in any of the lists."""
-        return text in self.kinds or text in self.numbers or text in self.bone
+        return text in self.kinds or text in self.numbers or text in self.bone or text in self.no_bone
 
 
 @functools.cache
@@ -72,12 +99,13 @@ def words() -> Words:
             (re.compile(rf"\b{phrase}\b"), meaning)
             for phrase, meaning in sorted(lists["phrases"].items(), key=lambda item: -len(item[0]))
         ),
+        no_bone=frozenset(lists["no_bone"].split()),
     )
 
 
 def plain(text: str) -> str:
-    """Small letters without accents; "ß" is "ss", and every dash is "-"."""
-    text = re.sub("[‐‑‒–—−]", "-", text).replace("_", " ")
+    """Small letters without accents; "ß" is "ss", and every dash, arrow and row of dots is "-"."""
+    text = re.sub(r"[‐‑‒–—−~→➔…]|(?<=\w)\.\.+(?=\w)", "-", text).replace("_", " ")
     text = unicodedata.normalize("NFD", text.casefold())
     return "".join(sign for sign in text if not unicodedata.combining(sign))
 
@@ -85,7 +113,12 @@ def plain(text: str) -> str:
 def tokens(text: str) -> list[Token]:
     """The words of a phrase, in its order."""
     lists = words()
+    for written, side in _DOTTED_SIDES:
+        text = written.sub(side, text)
     text = _ARTICLE.sub(" ", plain(text))
+    text = _LAST_LEVEL.sub(_next_region, text)
+    text = _TWO_LEVELS.sub(_neighbors, text)
+    text = _BETWEEN.sub(r"\1 to ", text)
     text = _ORDINAL_ENDING.sub(lambda found: f"{found[1] or found[2]}# ", text)
     text = re.sub(r"['’`´.()\"?!:]", " ", text)
     for phrase, meaning in lists.phrases:
@@ -97,7 +130,23 @@ def tokens(text: str) -> list[Token]:
         token = _token(part, found, following, lists)
         if token is not None:
             found.append(token)
+    for place, (first, second) in enumerate(itertools.pairwise(found)):
+        if first.text in TWO and first.kind == "both" and second.ordinal and second.number == 1:
+            found[place : place + 2] = [second, Token(first.text, "number", 2)]  # "les deux premières"
     return found
+
+
+def _next_region(found: re.Match[str]) -> str:
+    """ "L5/1" is L5/S1."""
+    letter, number, sign = found[1], int(found[2]), found[3]
+    following = _LAST_LEVELS.get((letter, number))
+    return found[0] if following is None else f"{letter}{number} {sign} {following}1"
+
+
+def _neighbors(found: re.Match[str]) -> str:
+    """ "L4 L5" and "L1 L3" are two vertebrae each, "T11L2" is all from one to the other."""
+    letter, number, other = found[1], int(found[2]), found[3]
+    return f"{letter}{number}, " if letter == other else f"{letter}{number} to "
 
 
 def _token(part: str, before: list[Token], following: list[str], lists: Words) -> Token | None:
@@ -109,8 +158,12 @@ def _token(part: str, before: list[Token], following: list[str], lists: Words) -
         return Token(part, "filler")
     if part in lists.numbers:
         return Token(part, "number", lists.numbers[part], part in lists.ordinals)
+    if part in TWO and after_number and before[-1].ordinal and before[-1].number == 1:
+        return Token(part, "number", 2)  # "the first two ribs"
     if part in lists.roman and before and (part != "i" or _ends_name(following, lists)):
         return Token(part, "number", lists.roman[part])
+    if part in lists.roman and part not in ("i", "x") and _begins_name(following, lists):
+        return Token(part, "number", lists.roman[part], True)
     if part == "-" or part in lists.to_between_numbers:
         if after_number and _starts_with_number(following, lists):
             return Token(part, "to")
@@ -129,8 +182,15 @@ def _ends_name(following: list[str], lists: Words) -> bool:
     return (
         not following
         or not following[0].isalnum()
+        or following[0] in lists.side_letters
+        or following[0] in _OF
         or lists.kinds.get(following[0]) in ("left", "right", "join", "except")
     )
+
+
+def _begins_name(following: list[str], lists: Words) -> bool:
+    """Whether a name may follow a roman number: "V metatarso", but not "v left"."""
+    return bool(following) and len(following[0]) > 3 and following[0] not in lists.kinds
 
 
 def _is_number(part: str, lists: Words) -> bool:
@@ -140,9 +200,8 @@ def _is_number(part: str, lists: Words) -> bool:
 def _starts_with_number(parts: list[str], lists: Words) -> bool:
     """Whether a number comes next, perhaps after an article and the letter of a vertebra."""
     rest = [part for part in parts if lists.kinds.get(part) != "filler" or part in _LEVEL_LETTERS][:2]
-    if not rest:
-        return False
-    return _is_number(rest[0], lists) or (len(rest) == 2 and rest[0].isalpha() and _is_number(rest[1], lists))
+    counts = [_is_number(part, lists) or part in lists.roman for part in rest]
+    return any(counts[:1]) or (any(counts[1:]) and rest[0].isalpha())
 
 
 def name_key(name: str) -> tuple[str, ...]:

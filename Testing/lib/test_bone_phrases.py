@@ -140,6 +140,20 @@ def test_nonsense_is_always_refused():
     assert {phrase: answer(phrase) for phrase in nonsense if answer(phrase)[0] == "understood"} == {}
 
 
+def test_an_error_as_near_to_one_bone_as_to_another_is_asked_about():
+    for word in ("metacarsal", "metatarpal"):
+        with pytest.raises(UnclearPhrase, match=r"can mean.*metacarpal.*metatarsal") as raised:
+            understand(word)
+        assert raised.value.ambiguous
+
+
+def test_a_long_phrase_takes_no_longer_than_its_length():
+    start = time.process_time()
+    for count in (10, 20, 30):
+        answer("index finger " * count)
+    assert time.process_time() - start < 1
+
+
 def milliseconds_each():
     texts = [phrase for _, phrase in phrases()]
     understand("left femur")  # reads the table
