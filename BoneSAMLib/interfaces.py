@@ -81,6 +81,14 @@ class SegmentStore(Protocol):
     def add(self, name: str, source: VolumeSource, /) -> str:
         """Add an empty segment with a color of its own; returns its identifier."""
 
+    def add_all(
+        self, bones: Sequence[tuple[str, CroppedMask]], source: VolumeSource, /
+    ) -> Sequence[str | None]:
+        """Add a segment for each named mask, or, after an error, none; returns their identifiers.
+
+        None for one that nothing is left of: of voxels in two masks the first keeps them.
+        """
+
     def remove(self, identifier: str, /) -> None:
         """Remove a segment."""
 
@@ -200,8 +208,9 @@ class SessionLike(Protocol):
         progress: Callable[[float, str], None] | None = None,
         cancel: Job | None = None,
         preview: Callable[[CroppedMask], None] | None = None,
+        bone: str = "",
     ) -> ResultLike:
-        """One bone from prompts. `mask`: an earlier result, or a bool array [k, j, i]."""
+        """One bone from prompts. `mask`: an earlier result, or a bool array [k, j, i]; `bone`: its name."""
 
     def segment_all(
         self,

@@ -1,8 +1,9 @@
 """The segment table of a 3D Slicer segmentation, as the presenter sees it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import slicer
 
 from BoneSAMLib.cropped_mask import CroppedMask
@@ -14,6 +15,7 @@ from BoneSAMLib.segmentation_node import (
     Masking,
     SaveState,
     addSegment,
+    addSegments,
     createSegmentation,
     isEmpty,
     readMask,
@@ -84,14 +86,28 @@ class NodeSegmentStore:
         Raises:
             BoneSAMError: as `addSegment`, or a volume that cannot be segmented or was removed.
         """
-        volumeNode = self._volumeNode(source)
-        if self.segmentationNode is None:
-            self._node = createSegmentation(volumeNode)
-            if self._onCreated is not None:
-                self._onCreated(self._node)
+        self._createIfNone(self._volumeNode(source))
         identifier = addSegment(self._node, name, saveState=self._saveState)
         self._added = self._stateOf(identifier)
         return identifier
+
+    def add_all(self, bones: Sequence[tuple[str, CroppedMask]], source: VolumeSource) -> list[str | None]:
+        """Add a segment for each named mask, all in one step of the undo history.
+
+        Returns their IDs; None for a mask that other masks or the masking settings leave nothing of.
+
+        Raises:
+            BoneSAMError: as `addSegments`, or the volume was removed. Nothing has changed then.
+        """
+        volumeNode = self._volumeNode(source)
+        labels = np.zeros(bones[0][1].shape, np.min_scalar_type(len(bones)))
+        for number, (_, mask) in enumerate(bones, start=1):
+            part = labels[mask.slices]
+            part[mask.crop & (part == 0)] = number  # smoothed neighbors may overlap
+        names = {number: name for number, (name, _) in enumerate(bones, start=1)}
+        self._createIfNone(volumeNode)
+        added = addSegments(labels, volumeNode, self._node, names, self._saveState, self._masking())
+        return [added.get(number) for number in names]
 
     def remove(self, identifier: str) -> None:
         """Remove a segment.
@@ -167,18 +183,26 @@ class NodeSegmentStore:
             BoneSAMError: as `writeMask`, or the volume was removed. Nothing has changed then.
         """
         self._segment(identifier)
-        masking = NO_MASKING
-        if self._segmentEditorNode is not None:
-            masking = Masking.fromEditor(self._segmentEditorNode)
         writeMask(
             mask,
             self._volumeNode(source),
             self._node,
             identifier,
-            masking,
+            self._masking(),
             saveState=lambda: self._saveUnlessJustAdded(identifier),
             base=base,
         )
+
+    def _createIfNone(self, volumeNode: Any) -> None:
+        if self.segmentationNode is None:
+            self._node = createSegmentation(volumeNode)
+            if self._onCreated is not None:
+                self._onCreated(self._node)
+
+    def _masking(self) -> Masking:
+        if self._segmentEditorNode is None:
+            return NO_MASKING
+        return Masking.fromEditor(self._segmentEditorNode)
 
     def _volumeNode(self, source: VolumeSource) -> Any:
         node = self._scene.GetNodeByID(source.identifier)

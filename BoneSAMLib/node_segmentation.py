@@ -11,12 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import slicer
 
-from BoneSAMLib.bone_finding import asked_places
+from BoneSAMLib.bone_finding import phrase_places
 from BoneSAMLib.bone_kinds import name_of
-from BoneSAMLib.bone_phrases import understand
 from BoneSAMLib.companion import check_same_space
 from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.errors import BoneSAMError, Cancelled
@@ -26,7 +24,7 @@ from BoneSAMLib.node_segment_store import NodeSegmentStore
 from BoneSAMLib.node_volume_source import NodeVolumeSource
 from BoneSAMLib.prompt_history import Outcome, Prompts, Step
 from BoneSAMLib.prompts import Point
-from BoneSAMLib.segmentation_node import addSegments, createSegmentation, requireEditable
+from BoneSAMLib.segmentation_node import requireEditable
 from BoneSAMLib.session_cache import SessionCache, VolumeKey, open_segmenter
 from BoneSAMLib.settings import Settings
 from BoneSAMLib.volume import Float3, Volume
@@ -95,8 +93,8 @@ def segment(
         positivePoints: on the bone: a markups node, or positions (R, A, S) in mm, in world coordinates.
         negativePoints: beside it, likewise.
         bone: what it is called, such as "left femur": name of the segment, which also gets the SNOMED CT
-            codes for it, and a new segment its color. Without box and points, in CT and MR, the bone is found
-            by this name.
+            codes for it, and a new segment its color. The network is told the kind of bone. Without box and
+            points, in CT and MR, the bone is found by this name.
         segmentationNode: None for a new one, under the transform of the volume.
         segmentId: the segment to be replaced. Given points and no box, they correct it; with `cache`, points
             of the calls that made it still hold, as long as nobody else changed it. None for a new one.
@@ -132,7 +130,7 @@ def segment(
             "positivePoints on it. For every bone, use segmentAll."
         )
     if not step.can_be_segmented:
-        places = asked_places(understand(bone or "").targets)
+        places = phrase_places(bone or "")
         if len(places) > 1:
             names = ", ".join(name_of(place) for place in places)
             raise BoneSAMError(f"'{bone}' means several bones: segment each by itself ({names}).")
@@ -146,7 +144,7 @@ def segment(
         fusion=fusion,
     )
     others = _others(otherVolumeNodes, volumeNode, volume)
-    request = MaskRequest(key, volume, settings, step, others)
+    request = MaskRequest(key, volume, settings, step, others, bone or "")
     ask = request.segment if step.can_be_segmented else partial(request.segment_text, bone or "")
     outcome = _answer(ask, cache, progress)
     if outcome.mask.is_empty:
@@ -247,17 +245,12 @@ def segmentAll(
     if not outcome.bones:
         raise BoneSAMError(f"No bone was found in '{volumeNode.GetName()}'.")
     _requireUnchanged(source, key)
-    labels = np.zeros(volume.shape, np.int32)
-    for number, bone in enumerate(outcome.bones, start=1):
-        part = labels[bone.mask.slices]
-        part[bone.mask.crop & (part == 0)] = number  # smoothed neighbors may overlap
-    node = createSegmentation(volumeNode) if segmentationNode is None else segmentationNode
-    names = {number: bone.name for number, bone in enumerate(outcome.bones, start=1) if bone.name}
-    added = addSegments(labels, volumeNode, node, names)
+    store = NodeSegmentStore(volumeNode.GetScene(), segmentationNode)
+    added = store.add_all([(bone.name, bone.mask) for bone in outcome.bones], source)
     return [
-        SegmentedBone(node, added[number], bone.confidence)
-        for number, bone in enumerate(outcome.bones, start=1)
-        if number in added
+        SegmentedBone(store.segmentationNode, segmentId, bone.confidence)
+        for segmentId, bone in zip(added, outcome.bones, strict=True)
+        if segmentId is not None
     ]
 
 

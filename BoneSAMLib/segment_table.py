@@ -1,7 +1,7 @@
 """The accepted segments: the table as it was last read, and what is written to it."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from BoneSAMLib.cropped_mask import CroppedMask
@@ -69,7 +69,7 @@ class SegmentTable:
 
     def add(self, name: str, source: VolumeSource) -> str:
         """Add an empty segment, named so or the first free "Bone 1", "Bone 2"; returns its identifier."""
-        return self.store.add(self._new_name(name), source)
+        return self.store.add(next(self._new_names([name])), source)
 
     def write(self, outcome: Outcome, step: Step, source: VolumeSource, name: str) -> str | None:
         """Write the segment of a step; or, if it has none, a new one for each bone. After an error, none.
@@ -80,22 +80,25 @@ class SegmentTable:
         if step.segment is not None:
             self.store.write(outcome.mask, step.segment, source, step.base)
             return step.segment
-        added: list[str] = []
+        if len(outcome.bones) != 1:
+            names = self._new_names([bone.name for bone in outcome.bones])
+            masks = (bone.mask for bone in outcome.bones)
+            if outcome.bones:
+                self.store.add_all(list(zip(names, masks, strict=True)), source)
+            return None
+        (bone,) = outcome.bones
+        added = self.add(name or bone.name, source)
         try:
-            for bone in outcome.bones:
-                wanted = bone.name if len(outcome.bones) > 1 else name or bone.name
-                added.append(self.add(wanted, source))
-                self.store.write(bone.mask, added[-1], source)
-                self.read()  # the next name must be another one
+            self.store.write(bone.mask, added, source)
         except Exception:
-            for each in added:
-                self.store.remove(each)
+            self.store.remove(added)
             raise
-        return added[0] if len(added) == 1 else None
+        return added
 
-    def _new_name(self, wanted: str) -> str:
-        if wanted.strip():
-            return wanted.strip()
+    def _new_names(self, wanted: Iterable[str]) -> Iterator[str]:
+        """Each name as wanted, or for "" the next free "Bone 1", "Bone 2"."""
         taken = {entry.name for entry in self.entries}
         names = (self._translate("Bone {number}").format(number=number) for number in itertools.count(1))
-        return next(name for name in names if name not in taken)
+        free = (name for name in names if name not in taken)
+        for name in wanted:
+            yield name.strip() or next(free)

@@ -137,16 +137,18 @@ def addSegments(
     segmentationNode: "slicer.vtkMRMLSegmentationNode",
     names: Mapping[int, str] | None = None,
     saveState: SaveState | None = None,
+    masking: Masking = NO_MASKING,
 ) -> dict[int, str]:
-    """Add a segment for every number in an array; much faster than one by one. Others stay as they are.
+    """Add a segment for every number in an array; much faster than one by one.
 
     Args:
         labels: [k, j, i] on the grid of the volume, 0 for none.
-        volumeNode, segmentationNode, saveState: as in `writeMask`.
+        volumeNode, segmentationNode, saveState, masking: as in `writeMask`.
         names: of the numbers; the others get the next free "Bone 1", "Bone 2", ...
 
     Returns:
-        ID of each number's segment, in ascending order of numbers.
+        ID of each number's segment, in ascending order of numbers. Those that `masking` leaves nothing of
+        have none.
 
     Raises:
         BoneSAMError: as `writeMask`.
@@ -154,18 +156,25 @@ def addSegments(
     requireVolume(volumeNode)
     requireEditable(segmentationNode)
     _requireShape(labels.shape, volumeNode)
+    grid = _grid(volumeNode, segmentationNode)
+    allowed = _allowed(masking, volumeNode, segmentationNode, "", grid)
+    if allowed is not None:
+        labels = np.where(allowed, labels, 0)
     numbers = [int(number) for number in np.unique(labels) if number > 0]
     if not numbers:
         return {}
     region = CroppedMask.from_array(labels > 0)
     kind = np.uint8 if numbers[-1] < 256 else np.int32
-    image = _image(labels[region.slices].astype(kind), region.start_ijk, _grid(volumeNode, segmentationNode))
+    image = _image(labels[region.slices].astype(kind), region.start_ijk, grid)
+    changes = _givingWay(Labelmap.from_mask(region, grid), masking, segmentationNode, "")
     segmentation = segmentationNode.GetSegmentation()
     if saveState is not None:
         saveState()
     added = {}
     wasModifying = segmentationNode.StartModify()
     try:
+        for changedId, labelmap in changes.items():
+            _setLabelmap(segmentationNode, changedId, labelmap)
         for number in numbers:
             segment = _described(segmentation, (names or {}).get(number, ""))
             segment.SetLabelValue(number)
@@ -248,15 +257,7 @@ def writeMask(
     new = _restricted(new, masking, volumeNode, segmentationNode, segmentId)
 
     # Who gives way comes first: else Slicer puts segments that overlap meanwhile into separate layers.
-    changes: dict[str, Labelmap] = {}
-    for otherId in _overwritable(masking.overwriteMode, segmentationNode):
-        if otherId != segmentId:
-            other = _labelmap(segmentationNode, otherId)
-            k, j, i = other.voxels.shape
-            covered = new.sampled(other.origin, (k, j, i), other.affine)
-            if (other.voxels & covered).any():
-                changes[otherId] = Labelmap(other.voxels & ~covered, other.origin, other.affine)
-    changes[segmentId] = new
+    changes = {**_givingWay(new, masking, segmentationNode, segmentId), segmentId: new}
 
     if saveState is not None:
         saveState()
@@ -373,15 +374,41 @@ def _restricted(
     segmentId: str,
 ) -> Labelmap:
     """A new mask where the segment may change, the present one elsewhere."""
+    allowed = _allowed(masking, volumeNode, segmentationNode, segmentId, new.affine)
+    if allowed is None:
+        return new
+    present = _labelmap(segmentationNode, segmentId)
+    masks = (labelmap.sampled((0, 0, 0), allowed.shape, new.affine) for labelmap in (new, present))
+    return Labelmap.from_mask(CroppedMask.from_array(np.where(allowed, *masks)), new.affine)
+
+
+def _givingWay(
+    new: Labelmap, masking: Masking, segmentationNode: "slicer.vtkMRMLSegmentationNode", segmentId: str
+) -> dict[str, Labelmap]:
+    """What is left of the other segments that a new mask overwrites, by their IDs."""
+    changes = {}
+    for otherId in _overwritable(masking.overwriteMode, segmentationNode):
+        if otherId != segmentId:
+            other = _labelmap(segmentationNode, otherId)
+            k, j, i = other.voxels.shape
+            covered = new.sampled(other.origin, (k, j, i), other.affine)
+            if (other.voxels & covered).any():
+                changes[otherId] = Labelmap(other.voxels & ~covered, other.origin, other.affine)
+    return changes
+
+
+def _allowed(
+    masking: Masking,
+    volumeNode: "slicer.vtkMRMLScalarVolumeNode",
+    segmentationNode: "slicer.vtkMRMLSegmentationNode",
+    segmentId: str,
+    affine: Affine,
+) -> NDArray[np.bool_] | None:
+    """Where on the volume's grid, [k, j, i], a segment may change; None for everywhere."""
     limits, inside = _limits(masking, segmentationNode, segmentId)
     if limits is None and masking.intensityRange is None:
-        return new
-    origin: Int3 = (0, 0, 0)
+        return None
     shape = volumeShape(volumeNode)
-
-    def onGrid(labelmap: Labelmap) -> NDArray[np.bool_]:
-        return labelmap.sampled(origin, shape, new.affine)
-
     allowed = np.ones(shape, np.bool_)
     if masking.intensityRange is not None:
         low, high = masking.intensityRange
@@ -390,10 +417,9 @@ def _restricted(
     if limits is not None:
         area = np.zeros(shape, np.bool_)
         for otherId in limits:
-            area |= onGrid(_labelmap(segmentationNode, otherId))
+            area |= _labelmap(segmentationNode, otherId).sampled((0, 0, 0), shape, affine)
         allowed &= area if inside else ~area
-    mask = np.where(allowed, onGrid(new), onGrid(_labelmap(segmentationNode, segmentId)))
-    return Labelmap.from_mask(CroppedMask.from_array(mask), new.affine)
+    return allowed
 
 
 def _limits(

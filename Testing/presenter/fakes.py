@@ -78,9 +78,11 @@ class FakeSession:
         self.segmenter, self.volume = segmenter, volume
 
     def segment(
-        self, box=None, points=(), mask=None, depth_attention=True, progress=None, cancel=None, preview=None
-    ):
+        self, box=None, points=(), mask=None, depth_attention=True, progress=None, cancel=None, preview=None,
+        bone="",
+    ):  # fmt: skip
         self.segmenter.asked.append((box, points, mask, depth_attention))
+        self.segmenter.called.append(bone)
         if self.segmenter.preview is not None:
             preview(self.segmenter.preview)
         self._work(progress, cancel)
@@ -155,7 +157,7 @@ class FakeSegmenter:
     def __init__(self):
         self.bundle = FakeBundle("one", {})
         self.delay, self.stubborn, self.error, self.bones = 0.0, False, None, 3
-        self.asked, self.opened, self.loads = [], [], []
+        self.asked, self.called, self.opened, self.loads = [], [], [], []
         self.preview = None
         self.others, self.fusions = [], []  # of each opened volume
         self.shown = {"femur": BONE, "left femur": BONE, "right femur": OTHER_BONE}
@@ -197,6 +199,13 @@ class FakeStore:
         self.masks[identifier] = CroppedMask.from_array(np.zeros(SHAPE, bool))
         self._notify()
         return identifier
+
+    def add_all(self, bones, source):
+        if self.fail_on_write:
+            raise BoneSAMError("The disk is full.")
+        identifiers = [self.add(name, source) for name, _ in bones]
+        self.masks.update(zip(identifiers, (mask for _, mask in bones), strict=True))
+        return identifiers
 
     def remove(self, identifier):
         self._check()

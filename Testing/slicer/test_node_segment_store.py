@@ -232,6 +232,22 @@ def test_masking_of_the_segment_editor_holds(scene, source):
     assert store.read(femur, source).is_empty  # all of it is the second segment's
 
 
+def test_masking_holds_for_many_bones_at_once(scene, source):
+    editor = scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+    editor.SetOverwriteMode(EDITOR.OverwriteVisibleSegments)
+    store = NodeSegmentStore(scene, segmentEditorNode=editor)
+    femur = store.add("femur", source)
+    store.write(A, femur, source)
+    first, none = store.add_all([("large", LARGE), ("within it", A)], source)
+    assert none is None
+    assert store.read(first, source) == LARGE
+    assert store.read(femur, source).is_empty
+    editor.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
+    assert store.add_all([("sacrum", C)], source) == [None]
+    (rest,) = store.add_all([("all", CroppedMask.from_array(np.ones(SHAPE, bool)))], source)
+    np.testing.assert_array_equal(store.read(rest, source).to_array(), ~LARGE.to_array())
+
+
 # ---------------------------------------------------------------------------------------------------- undo
 
 
@@ -272,6 +288,16 @@ def test_every_accepted_bone_is_one_undo_step(undo, source):
     for expected in seen[1:]:
         assert history.RestoreNextState()
         assert contents(store, source) == expected
+
+
+def test_many_bones_are_one_undo_step(undo, source):
+    store, history = undo
+    store.write(A, store.add("first", source), source)
+    seen = contents(store, source)
+    store.add_all([("second", B), ("third", C)], source)
+    assert list(contents(store, source)) == ["first", "second", "third"]
+    history.RestorePreviousState()
+    assert contents(store, source) == seen
 
 
 @pytest.mark.parametrize("shared", [False, True])
