@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from BoneSAMLib.bone_map import FoundBone
 from BoneSAMLib.bone_scan import ScanGrid, cells_to_voxels
+from BoneSAMLib.components import counted
 from BoneSAMLib.segmentation import SMALLEST_BONE_MM3
 from BoneSAMLib.volume import Volume
 
@@ -81,7 +82,7 @@ def parted(labels: NDArray[Any], volume: Volume, bones: Sequence[FoundBone], gri
 
 def without_slivers(split: Split, voxel_mm3: float) -> Split:
     """Without what is too small for a bone: where a mask reaches a little into its neighbor's cells."""
-    kept = np.bincount(split.labels.ravel()) * voxel_mm3 >= SMALLEST_BONE_MM3
+    kept = counted(split.labels, int(split.labels.max(initial=0)) + 1) * voxel_mm3 >= SMALLEST_BONE_MM3
     kept[0] = False
     numbers = np.cumsum(kept, dtype=split.labels.dtype) * kept
     bones = {int(numbers[value]): bone for value, bone in split.bones.items() if kept[value]}

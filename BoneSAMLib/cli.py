@@ -244,7 +244,7 @@ def segment(
                 written["Report"] = report
         _print_bones(volume, labels, found)
         for absent in missing:
-            typer.echo(f"The {absent} is not in this scan, as far as can be seen.", err=True)
+            typer.echo(f"The {absent} was not found in this scan.", err=True)
         for what, path in written.items():
             typer.echo(f"{what + ':':<9}{path}")
 
@@ -352,7 +352,9 @@ def _print_bones(volume: Volume, labels: NDArray[Any], bones: Sequence[ReportedB
         typer.echo("No bone was found: the mask is empty.", err=True)
         return
     table = Table(box=None, pad_edge=False)
-    for heading in ("label", "voxels", "mL", "confidence"):
+    table.add_column("label", justify="right")
+    table.add_column("name")
+    for heading in ("voxels", "mL", "confidence"):
         table.add_column(heading, justify="right")
     table.add_column("look at slices")
     table.add_column("prompt")
@@ -363,6 +365,7 @@ def _print_bones(volume: Volume, labels: NDArray[Any], bones: Sequence[ReportedB
     for bone in bones:
         table.add_row(
             str(bone.value),
+            bone.name,
             str(voxels[bone.value]),
             "" if volume.is_projection else f"{voxels[bone.value] * milliliters:.1f}",
             f"{bone.confidence:.2f}",

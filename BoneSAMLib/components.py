@@ -24,10 +24,13 @@ def bounding_box(mask: Mask) -> tuple[slice, slice, slice] | None:
     return parts[0], parts[1], parts[2]
 
 
-def without_specks(mask: Mask, clicked: NDArray[np.int64], smallest_share: float) -> Mask:
+def without_specks(
+    mask: Mask, clicked: NDArray[np.int64], smallest_share: float, wanted: Mask | None = None
+) -> Mask:
     """The largest part of a mask [w, v, u], others of at least `smallest_share` of it, and clicked ones.
 
-    `clicked`: voxels (u, v, w) [n, 3]; those beyond the mask are ignored.
+    `clicked`: voxels (u, v, w) [n, 3]; those beyond the mask are ignored. `wanted`: a mask; parts that reach
+    into it stay, too.
     """
     block = bounding_box(mask)
     if block is None:
@@ -42,9 +45,21 @@ def without_specks(mask: Mask, clicked: NDArray[np.int64], smallest_share: float
         if (place >= 0).all() and (place < components.shape).all():
             number = components[tuple(place)]
             keep[number] = number > 0
+    if wanted is not None:
+        keep[np.unique(components[wanted[block]])] = True
+        keep[0] = False
     kept = np.zeros_like(mask)
     kept[block] = keep[components]
     return kept
+
+
+def counted(labels: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """How many voxels [count] have each number below `count`."""
+    # Plane by plane: bincount converts its whole input to 64 bit.
+    sizes = np.zeros(count, np.int64)
+    for plane in labels:
+        sizes += np.bincount(plane.ravel(), minlength=count)
+    return sizes
 
 
 def numbered(mask: Mask, smallest: float) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -71,9 +86,4 @@ def _components(mask: Mask) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Arbitrary numbers of the parts, 0 outside, and how many voxels have each number."""
     # SciPy is part of 3D Slicer, faster libraries for this are not.
     components, last = ndimage.label(mask, np.ones((3, 3, 3)))
-    count = last + 1
-    # Plane by plane: bincount converts its whole input to 64 bit.
-    sizes = np.zeros(count, np.int64)
-    for plane in components:
-        sizes += np.bincount(plane.ravel(), minlength=count)
-    return components, sizes
+    return components, counted(components, last + 1)

@@ -1,6 +1,5 @@
 """A box that may be turned against the body's axes: a region of interest as drawn in a viewer."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.prompts import Box
+from BoneSAMLib.prompts import Box, corners_in_voxels
 from BoneSAMLib.volume import Affine, Float3, Int3, Volume
 
 __all__ = ["AnyBox", "OrientedBox"]
@@ -58,11 +57,9 @@ class OrientedBox:
 
     def to_box(self, volume: Volume) -> Box:
         """The box of voxels of `volume` (not clipped to it) that covers this one."""
-        sides = zip(self.low, self.high, strict=True)
-        corners: NDArray[np.float64] = np.array([[*corner, 1.0] for corner in itertools.product(*sides)])
-        ijk = corners @ (volume.ras_to_ijk @ self.matrix)[:3].T
+        low, high = corners_in_voxels(self.low, self.high, volume.ras_to_ijk @ self.matrix, volume)
         # Box rounds fractions to the voxel centers inside.
-        return Box(_three(ijk.min(0)), _three(ijk.max(0)), "IJK")
+        return Box(_three(low), _three(high), "IJK")
 
     def to_ijk(self, volume: Volume) -> tuple[Int3, Int3]:
         """Voxels of `volume` that cover the box: (low, high), each (i, j, k), inclusive and clipped to it.

@@ -123,14 +123,9 @@ def _is_flat(box: AnyBox, volume: Volume) -> bool:
     """Whether a box lies on one slice of a stack."""
     if volume.is_projection:
         return False
-    low, high = box.to_ijk(volume)
-    if any(a == b for a, b in zip(low, high, strict=True)):
-        return True
-    if not isinstance(box, OrientedBox):
-        return False
-    scale = np.linalg.norm(box.matrix[:3, :3], axis=0)
-    sides = (np.array(box.high) - box.low) * scale
-    return bool((sides < min(volume.spacing)).any())
+    if isinstance(box, OrientedBox):
+        box = box.to_box(volume)
+    return box.thin_axis(volume) is not None
 
 
 def _is_across(to_object: Affine, axis: int, volume: Volume) -> bool:

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from BoneSAMLib.errors import BoneSAMError
-from BoneSAMLib.volume import Float3, Int3, Volume
+from BoneSAMLib.volume import Affine, Float3, Int3, Volume
 
-__all__ = ["Box", "Point", "Space", "parse_box", "parse_point"]
+__all__ = ["Box", "Point", "Space", "corners_in_voxels", "parse_box", "parse_point"]
 
 Space: TypeAlias = Literal["RAS", "IJK"]
+Vector: TypeAlias = NDArray[np.float64]
 
 # Corners drawn exactly on voxel centers must count as inside after rounding errors of the affine (in voxels).
 _TOLERANCE = 1e-3
@@ -83,19 +85,14 @@ class Box:
         """Voxels of `volume` that the box covers: (low, high), each (i, j, k), inclusive and clipped to it.
 
         A RAS box in an oblique volume covers more than itself: the smallest voxel box that holds all voxel
-        centers inside it. A box so thin that it lies between two slices takes the nearer slice.
+        centers inside it. A box so thin that it lies between two slices takes the nearer slice, and one
+        without thickness the slice through its middle, however it lies to the slices.
 
         Raises:
             BoneSAMError: wholly outside the volume (the message says where that lies), or within it only a
                 single row of voxels.
         """
-        if self.space == "RAS":
-            sides = list(zip(self.first, self.second, strict=True))
-            corners = np.array([[*corner, 1.0] for corner in itertools.product(*sides)])
-            corners = corners @ volume.ras_to_ijk[:3].T
-        else:
-            corners = np.array([self.first, self.second])
-        low_exact, high_exact = corners.min(axis=0), corners.max(axis=0)
+        low_exact, high_exact = self._extremes(volume)
         size = volume.size
         # Outside is decided before clipping, which would turn any box outside into one on the border.
         if any(
@@ -105,10 +102,7 @@ class Box:
             raise BoneSAMError(f"The box {self} lies outside the volume, which lies at {_extent(volume)}.")
         low, high = [0, 0, 0], [0, 0, 0]
         for axis in range(3):
-            first = math.ceil(low_exact[axis] - _TOLERANCE)
-            last = math.floor(high_exact[axis] + _TOLERANCE)
-            if first > last:
-                first = last = math.floor((low_exact[axis] + high_exact[axis]) / 2 + 0.5)
+            first, last = _voxels_between(low_exact[axis], high_exact[axis])
             low[axis] = min(max(first, 0), size[axis] - 1)
             high[axis] = min(max(last, 0), size[axis] - 1)
         if sum(low[axis] == high[axis] for axis in range(3)) >= 2:
@@ -117,6 +111,53 @@ class Box:
                 f"{_listed(high)}: draw a larger box. The volume lies at {_extent(volume)}."
             )
         return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+
+    def thin_axis(self, volume: Volume) -> int | None:
+        """IJK axis along which this is a 2D box, drawn on a slice of `volume`; None for a 3D box.
+
+        A 3D box of which a slice alone is inside the volume is one still.
+        """
+        for axis, (low, high) in enumerate(zip(*self._extremes(volume), strict=True)):
+            first, last = _voxels_between(low, high)
+            if first == last or volume.size[axis] == 1:
+                return axis
+        return None
+
+    def _extremes(self, volume: Volume) -> tuple[Vector, Vector]:
+        """Lowest and highest (i, j, k) of the corners."""
+        if self.space == "IJK":
+            corners = np.array([self.first, self.second])
+            return corners.min(axis=0), corners.max(axis=0)
+        return corners_in_voxels(self.first, self.second, volume.ras_to_ijk, volume)
+
+
+def corners_in_voxels(
+    corner: Float3, opposite_corner: Float3, to_ijk: Affine, volume: Volume
+) -> tuple[Vector, Vector]:
+    """Lowest and highest (i, j, k) of a box, given by its corners in axes that `to_ijk` maps to voxels.
+
+    A box without thickness, which is less than the finest spacing of `volume`, has none in voxels either:
+    along the axis that its normal is nearest to.
+    """
+    sides = list(zip(corner, opposite_corner, strict=True))
+    corners = np.array([[*one, 1.0] for one in itertools.product(*sides)]) @ to_ijk[:3].T
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    directions = to_ijk[:3, :3] * np.array(volume.spacing)[:, None]  # columns: mm along i, j and k
+    thickness = np.abs(np.subtract(corner, opposite_corner)) * np.linalg.norm(directions, axis=0)
+    side = int(thickness.argmin())
+    if thickness[side] < min(volume.spacing):
+        normal = np.cross(*np.delete(directions, side, axis=1).T)
+        axis = int(np.abs(normal).argmax())
+        low[axis] = high[axis] = corners[:, axis].mean()
+    return low, high
+
+
+def _voxels_between(low: float, high: float) -> tuple[int, int]:
+    """First and last voxel center between two places along an axis, or twice the nearest one."""
+    first, last = math.ceil(low - _TOLERANCE), math.floor(high + _TOLERANCE)
+    if first > last:
+        first = last = math.floor((low + high) / 2 + 0.5)
+    return first, last
 
 
 @dataclass(frozen=True)

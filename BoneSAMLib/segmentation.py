@@ -54,6 +54,7 @@ class Segmentation:
         frames: the volume as stacks of slices along its IJK axes 0, 1 and 2.
         decoder: the network.
         depth_attention: whether the 3D network helps.
+        kind: what the bone is, as in `engine.DecoderInputs`.
         progress, cancel, preview: as in `Session.segment`.
     """
 
@@ -65,11 +66,13 @@ class Segmentation:
         progress: Progress | None,
         cancel: Cancel | None,
         preview: Preview | None = None,
+        kind: int = 0,
     ) -> None:
         self.frames, self.decoder = frames, decoder
         self.volume = frames[0].volume
         self.frame = frames[self.volume.through_plane_axis]
         self.depth_attention = depth_attention
+        self.kind = kind
         self.progress, self.cancel, self.preview = progress, cancel, preview
         self.stage = (0.0, 1.0)  # the share of the whole work that is being done
         self.done = 0.0
@@ -80,7 +83,7 @@ class Segmentation:
     def from_box(self, box: Box, points: tuple[Point, ...]) -> Stack:
         """A 3D box, or a 2D box, which is drawn on one slice and carried from there through the bone."""
         low_ijk, high_ijk = box.to_ijk(self.volume)
-        thin = _thin_axis(low_ijk, high_ijk)
+        thin = box.thin_axis(self.volume)
         if thin is None or self.volume.is_projection:
             low, high = self.faces(low_ijk, high_ijk)
             clicks = self.clicks(points)
@@ -136,7 +139,7 @@ class Segmentation:
         outcome = None
         region = self.region_of(place[:2] - side / 2, place[:2] + side / 2)
         for _ in range(2):
-            logits, iou = self.decode(region, np.array([seed]), SlicePrompts(clicks))
+            logits, iou = self.decode(region, np.array([seed]), self.asked(clicks))
             choice = 1 + int(iou[0, 1:].argmax()) if len(clicks.places) == 1 else 0
             inside = np.argwhere(logits[0, choice] > 0)
             box = self.faces_of(region, np.array([seed]), logits[:, choice])
@@ -155,9 +158,10 @@ class Segmentation:
         begin = self.done
         self.stage = (begin, begin)
         start = self.region_of(low, high, margin=CARRIED_MARGIN)
-        logits, _ = self.decode(start, np.array([seed]), SlicePrompts(clicks, (low, high), seed))
+        logits, _ = self.decode(start, np.array([seed]), self.asked(clicks, (low, high), seed))
         box = self.faces_of(start, np.array([seed]), logits[:, 0])
         if box is None:
+            self.stage = (begin, 1.0)
             return self.in_box(low, high, clicks)
         self.show(start, np.array([seed]), logits[:, 0])
         found = {seed: box}
@@ -174,7 +178,7 @@ class Segmentation:
                 if not len(indices):
                     continue
                 previous = np.repeat(_pooled(plane[None]), len(indices), axis=0)
-                logits, _ = self.decode(region, indices, SlicePrompts(clicks, found[at], at), previous)
+                logits, _ = self.decode(region, indices, self.asked(clicks, found[at], at), previous)
                 for index, plane in zip(indices.tolist(), logits[:, 0], strict=True):
                     box = self.faces_of(region, np.array([index]), plane[None])
                     if box is None or (plane > 0).sum() < 4:
@@ -212,7 +216,7 @@ class Segmentation:
         indices = np.arange(first, last + 1)
         logits, iou = self.decode(region, indices, prompts)
         # A copy, or the result would hold on to the three masks that it does not use.
-        return Stack(region, indices, logits[:, 0].copy(), iou[:, 0], low, high)
+        return Stack(region, indices, logits[:, 0].copy(), iou[:, 0], low, high, self.kind)
 
     def in_box_of(
         self, region: Region, indices: NDArray[np.int64], logits: Array, clicks: Clicks
@@ -230,6 +234,7 @@ class Segmentation:
             if stack.region.frame.volume is not self.volume:
                 raise BoneSAMError("The result to correct is of another volume: pass one of this session.")
             self.frame = self.frames[stack.region.frame.axis]
+            self.kind = self.kind or stack.kind
         else:
             earlier = self.checked(mask)
             stack, known = self.stack_of_mask(earlier), set()
@@ -239,7 +244,7 @@ class Segmentation:
         if box is not None:
             low_ijk, high_ijk = box.to_ijk(self.volume)
             # What a 2D box means is known better by now.
-            if _thin_axis(low_ijk, high_ijk) is None or self.volume.is_projection:
+            if box.thin_axis(self.volume) is None or self.volume.is_projection:
                 low, high = self.faces(low_ijk, high_ijk)
         low, high = _including(low, high, clicks)
         before = stack
@@ -278,7 +283,7 @@ class Segmentation:
             stack.logits if region is stack.region else stack.region.to_region(stack.logits, region, NOTHING)
         )
         iou[kept] = stack.iou
-        return Stack(region, indices, logits, iou, low, high)
+        return Stack(region, indices, logits, iou, low, high, self.kind)
 
     def checked(self, mask: Mask) -> Mask:
         """A mask given by the user as bool [k, j, i]."""
@@ -299,7 +304,8 @@ class Segmentation:
         region = self.region_of(low, high)
         indices = np.arange(block[0].start, block[0].stop)
         planes = np.stack([region.from_voxels(view[w], LOGIT_SIZE) for w in indices])
-        return Stack(region, indices, (planes * 2 - 1) * 6, np.ones(len(indices), np.float32), low, high)
+        iou = np.ones(len(indices), np.float32)
+        return Stack(region, indices, (planes * 2 - 1) * 6, iou, low, high, self.kind)
 
     # Without prompts.
 
@@ -350,7 +356,12 @@ class Segmentation:
         inside = _inside(stack.region, stack.logits)
         clicks = self.clicks(points)
         clicked = np.rint(clicks.places[clicks.positive]).astype(int)
-        inside = without_specks(inside, clicked - [columns.start, rows.start, stack.first], SMALLEST_PART)
+        places = clicked - [columns.start, rows.start, stack.first]
+        specks = None
+        if earlier is not None:  # what was a part of its own in it, somebody has drawn or clicked
+            known = self.frame.of_array(earlier)[stack.indices, rows, columns]
+            specks = known & ~without_specks(known, places[:0], SMALLEST_PART)
+        inside = without_specks(inside, places, SMALLEST_PART, specks)
         mask = np.zeros(self.volume.shape, bool) if earlier is None else earlier.copy()
         view = self.frame.of_array(mask)
         changed = np.arange(len(stack.indices)) if redone is None else np.flatnonzero(redone)
@@ -445,7 +456,13 @@ class Segmentation:
 
     def boxed(self, low: Vector, high: Vector, clicks: Clicks) -> SlicePrompts:
         """A 3D box, or the only box that a single slice can have."""
-        return SlicePrompts(clicks, (low, high), drawn_on=0 if self.volume.is_projection else None)
+        return self.asked(clicks, (low, high), 0 if self.volume.is_projection else None)
+
+    def asked(
+        self, clicks: Clicks, box: tuple[Vector, Vector] | None = None, drawn_on: int | None = None
+    ) -> SlicePrompts:
+        """The prompts, with what the bone is said to be."""
+        return SlicePrompts(clicks, box, drawn_on, self.kind)
 
     def clicks(self, points: tuple[Point, ...]) -> Clicks:
         """Points in slice coordinates, on the nearest slice. Raises BoneSAMError outside the volume."""
@@ -469,11 +486,6 @@ def attends_without_prompts(volume: Volume) -> bool:
     0.17, 0.36), in CT soft tissue (the sample has 2 bones with it, 34 without).
     """
     return volume.modality_guess == "CT"
-
-
-def _thin_axis(low: Int3, high: Int3) -> int | None:
-    """The axis along which a box of voxels is a single slice, if there is one."""
-    return next((axis for axis in range(3) if low[axis] == high[axis]), None)
 
 
 def _serves_as_stack(volume: Volume, axis: int) -> bool:

@@ -31,7 +31,7 @@ _HIGHEST_LABEL = 65535
 _HEADER = b"BoneSAM, millimeters, SPACE=LPS"
 _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attributes", "<u2")])
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]+')
-_LONGEST_NAME = 80
+_LONGEST_NAME = 120  # bytes; file systems take 255
 
 
 def check_surfaces(volume: Volume | None = None) -> None:
@@ -138,7 +138,8 @@ def _stl(triangles: NDArray[np.float32]) -> NDArray[Any]:
 
 def _file_name(name: str, taken: set[str]) -> str:
     """A name that every system takes, and that no other bone has."""
-    plain = _FORBIDDEN.sub(" ", name).strip(" .")[:_LONGEST_NAME].strip(" .") or "Bone"
+    plain = _FORBIDDEN.sub(" ", name).strip(" .").encode()[:_LONGEST_NAME].decode(errors="ignore").strip(" .")
+    plain = plain or "Bone"
     candidate, number = plain, 1
     while candidate.casefold() in taken:
         number += 1

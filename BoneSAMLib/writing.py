@@ -150,12 +150,12 @@ def open_complete(path: Path) -> Iterator[BinaryIO]:
     Raises:
         BoneSAMError: the folder is missing or not writable, or the disk is full; nothing is left behind.
     """
-    if path.is_dir():
-        raise BoneSAMError(f"Cannot write '{path}': it is a folder; give the name of a file.")
-    if not path.parent.is_dir():
-        raise BoneSAMError(f"Cannot write '{path}': there is no folder '{path.parent}'; create it first.")
     temporary = path.parent / f".bonesam-{uuid.uuid4().hex[:12]}.part"
     try:
+        if path.is_dir():
+            raise BoneSAMError(f"Cannot write '{path}': it is a folder; give the name of a file.")
+        if not path.parent.is_dir():
+            raise BoneSAMError(f"Cannot write '{path}': there is no folder '{path.parent}'; create it first.")
         try:
             with temporary.open("xb") as file:
                 yield file

@@ -55,9 +55,12 @@ class FakeSession:
     def __init__(self, volume):
         self.volume = volume
 
-    def segment(self, box=None, points=(), mask=None, depth_attention=True, progress=None, cancel=None):
+    def segment(
+        self, box=None, points=(), mask=None, depth_attention=True, progress=None, cancel=None, bone=""
+    ):
         number = len(self.calls)
-        self.calls.append({"box": box, "points": list(points), "depth_attention": depth_attention})
+        asked = {"box": box, "points": list(points), "depth_attention": depth_attention, "bone": bone}
+        self.calls.append(asked)
         progress(0.5, "half")
         result = np.zeros(self.volume.shape, bool)
         if box is not None:
@@ -179,6 +182,7 @@ def test_bones_are_called_by_their_names(scan, tmp_path):
     image = sitk.ReadImage(str(out))
     names = [image.GetMetaData(f"Segment{n}_Name") for n in range(3)]
     assert names == ["femur l", "Kreuzbein", "my cyst"]  # as given, as in a batch and in the panel
+    assert [call["bone"] for call in FakeSession.calls] == names
     assert BONE_TERMINOLOGY in image.GetMetaData("Segment2_Tags")
     assert "SCT^71341001^" in image.GetMetaData("Segment0_Tags")
     assert "^Left" in image.GetMetaData("Segment0_Tags")
@@ -262,7 +266,7 @@ def test_bones_are_found_by_name(scan, tmp_path):
     assert labels[3, 25, 25] == 1
     assert labels[3, 10, 10] == 2
     assert labels[3, 10, 35] == 3
-    assert result.stderr.splitlines() == ["The sacrum is not in this scan, as far as can be seen."]
+    assert result.stderr.splitlines() == ["The sacrum was not found in this scan."]
 
 
 def test_no_bone_is_found_by_name(scan, tmp_path):

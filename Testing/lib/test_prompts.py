@@ -7,6 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from BoneSAMLib.errors import BoneSAMError
+from BoneSAMLib.oriented_box import OrientedBox
 from BoneSAMLib.prompts import Box, Point, parse_box, parse_point
 from BoneSAMLib.volume import Volume
 
@@ -86,6 +87,31 @@ def test_thin_box_in_the_outer_half_of_a_border_slice():
         assert low[2] == high[2] == k
     low, high = Box.from_ras((2, 3, 96.0), (9, 9, 300.0)).to_ijk(volume(matrix=matrix))
     assert low[2] == high[2] == 19
+
+
+@pytest.mark.parametrize("degrees", [0, 3, 20, 40])
+def test_a_box_without_thickness_is_drawn_on_a_slice_however_that_is_tilted(degrees):
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("x", degrees, degrees=True).as_matrix() @ np.diag([1, 1, 5])
+    made = volume((20, 60, 40), matrix)
+    middle, half, depth = made.ijk_to_ras[:3] @ [20, 30, 11, 1], np.array([8, 9, 0]), np.array([0, 0, 6])
+    flat = Box.from_ras(middle - half, middle + half)
+    low, high = flat.to_ijk(made)
+    assert low[2] == high[2] == 11
+    assert high[1] - low[1] >= 12
+    assert flat.thin_axis(made) == 2
+    turned = OrientedBox.from_matrix(
+        (-8, -9, 0.3), (8, 9, -0.3), np.vstack([np.c_[np.eye(3), middle], [0, 0, 0, 1]])
+    )
+    assert turned.to_box(made).thin_axis(made) == 2
+    deep = Box.from_ras(middle - half - depth, middle + half + depth)
+    assert deep.thin_axis(made) is None
+
+
+def test_a_deep_box_of_which_one_slice_is_in_sight_is_none_drawn_on_it():
+    assert Box.from_ijk((4, 4, -30), (9, 9, 0)).thin_axis(volume()) is None
+    assert Box.from_ijk((4, 4, 0), (9, 9, 0)).thin_axis(volume()) == 2
+    assert Box.from_ras((-5, -6, -80), (-20, -25, 80)).thin_axis(volume((1, 30, 40))) == 2
 
 
 def test_box_on_a_single_slice_volume():

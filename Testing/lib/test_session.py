@@ -304,6 +304,20 @@ def test_a_box_on_a_slice_without_bone_gives_an_empty_mask(session, plain):
     assert (result.confidence, result.slice_confidence, result.review) == (0, {}, [])
 
 
+def test_progress_of_a_box_on_a_slice_without_bone_rises_to_one(session):
+    told = []
+    session.segment(box=Box.from_ijk((2, 2, 0), (12, 12, 0)), progress=lambda done, _: told.append(done))
+    assert told == sorted(told)
+    assert told[-1] == 1
+
+
+def test_a_flat_box_in_a_tilted_volume_is_carried_through_the_bone():
+    rotation = Rotation.from_euler("xy", (9, -6), degrees=True).as_matrix()
+    volume, truth = phantom(rotation=rotation)
+    flat = Box.from_ras(CENTER - RADII * (1, 1, 0) - (1, 1, 0), CENTER + RADII * (1, 1, 0) + (1, 1, 0))
+    assert_is(Session(volume, FakeEngine()).segment(box=flat).mask, truth, 0.95)
+
+
 def test_specks_are_dropped_and_clicked_ones_kept():
     speck = near(0, 12, 0)
     volume, _ = phantom(bodies=((CENTER, RADII - 2), (speck, (2, 2, 2))))
@@ -312,6 +326,18 @@ def test_specks_are_dropped_and_clicked_ones_kept():
     box = Box.from_ras(CENTER - RADII - 5, CENTER + RADII + 5)
     assert not session.segment(box=box).mask[k, j, i]
     assert session.segment(box=box, points=[Point.from_ras(speck)]).mask[k, j, i]
+
+
+def test_what_was_drawn_apart_from_the_bone_survives_a_correction():
+    speck = near(0, 12, 0)
+    volume, _ = phantom(bodies=((CENTER, RADII - 2), (speck, (2, 2, 2))))
+    k, j, i = np.rint(volume.ras_to_ijk[:3] @ [*speck, 1]).astype(int)[::-1]
+    session = Session(volume, FakeEngine())
+    drawn = session.segment(box=BOX).mask
+    click = Point.from_ras(near(3, 0, 1))
+    assert not session.segment(box=BOX, points=[click], mask=drawn).mask[k, j, i]
+    drawn[k - 1 : k + 2, j - 1 : j + 2, i - 1 : i + 2] = True
+    assert session.segment(box=BOX, points=[click], mask=drawn).mask[k, j, i]
 
 
 # -------------------------------------------------------------------------------------------------- clicks

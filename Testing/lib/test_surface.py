@@ -153,6 +153,13 @@ def test_one_file_a_bone(tmp_path):
     assert ((normals * outward).sum(axis=1) > 0).all()
 
 
+def test_a_long_name_is_cut_to_what_disks_take(tmp_path):
+    labels = np.where(ball(radius=6), 1, 0).astype(np.uint8)
+    (written,) = write_surfaces(labels, volume_of(labels), tmp_path, [SegmentInfo(1, "骨" * 200, (1, 0, 0))])
+    assert written.exists()
+    assert set(written.stem) == {"骨"}
+
+
 def test_vtk_reads_the_file(tmp_path):
     vtk_io = pytest.importorskip("vtkmodules.vtkIOGeometry")
     core = pytest.importorskip("vtkmodules.vtkFiltersCore")

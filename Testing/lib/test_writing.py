@@ -333,6 +333,11 @@ def test_no_permission(tmp_path, monkeypatch):
         write_mask(labels(), volume(), tmp_path / "mask.nrrd")
 
 
+def test_a_name_that_no_disk_takes(tmp_path):
+    with pytest.raises(BoneSAMError, match=r"Cannot write .*too long"):
+        write_mask(labels(), volume(), tmp_path / f"{'x' * 300}.nrrd")
+
+
 def test_interrupt_leaves_nothing_behind(tmp_path):
     def write():
         with open_complete(tmp_path / "file") as file:
