@@ -7,7 +7,9 @@ phalanges and bones of the skull share a place: on a grid of a whole scan they a
 import functools
 from dataclasses import dataclass
 
+from BoneSAMLib.bone_phrases import understand
 from BoneSAMLib.bone_table import Bone, BoneTarget, bone_table
+from BoneSAMLib.errors import BoneSAMError
 
 __all__ = [
     "KINDS",
@@ -18,6 +20,7 @@ __all__ = [
     "ROWS",
     "BonePlace",
     "bones_at",
+    "kind_called",
     "name_of",
     "place_of",
 ]
@@ -137,6 +140,24 @@ def name_of(place: BonePlace, sure: bool = True) -> str:
         group = f"{place.kind.split()[0]}_digit_{place.number}"
     name = bone_table().groups[group].name
     return f"{place.side} {name}" if place.side else name
+
+
+def kind_called(name: str) -> int:
+    """What is told to the network of a bone with a name: 1 + the place of its kind in KINDS.
+
+    0, which is no name, where bones of several kinds are meant, or none that is known.
+    """
+    if name in KINDS:  # "skull" alone, which as a phrase means the mandible, too
+        return 1 + KINDS.index(name)
+    try:
+        read = understand(name)
+    except BoneSAMError:
+        return 0
+    targets = () if read.corrected else read.targets  # a guess is not to lead the network astray
+    places = [place_of(target) for target in targets]
+    kinds = {None if place is None else place.kind for place in places}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    return 0 if kind is None else 1 + KINDS.index(kind)
 
 
 @functools.cache

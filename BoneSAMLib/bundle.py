@@ -17,7 +17,7 @@ BUNDLED_WEIGHTS = Path(__file__).resolve().parents[1] / "Resources" / "weights"
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 GRAPHS = ("encoder", "depth_attention", "decoder")
-FORMAT = 1
+FORMAT = 2
 _ADVICE = "install BoneSAM again, or name a folder made by training.export."
 
 

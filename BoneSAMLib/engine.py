@@ -28,6 +28,7 @@ class DecoderInputs(NamedTuple):
         points: [N, P, 3], x, y and depth in region pixels.
         labels: [N, P], -1 padding, 0 negative, 1 positive, 2 and 3 box corners.
         masks: [N, 1, 64, 64], earlier logits or zeros.
+        kinds: [N] int64, what the bone is: 1 + its place in `bone_kinds.KINDS`, 0 for no name.
     """
 
     embedding: Array
@@ -37,6 +38,7 @@ class DecoderInputs(NamedTuple):
     points: Array
     labels: NDArray[np.int64]
     masks: Array
+    kinds: NDArray[np.int64]
 
 
 class Engine(Protocol):

@@ -108,6 +108,7 @@ def find_bones(session: "Session", bones: Sequence[BonePrompts]) -> tuple[list[B
     """
     found: list[BonePrompts] = []
     missing: list[str] = []
+    problems: list[BoneNotFound] = []
     for bone in bones:
         if not bone.is_by_name:
             found.append(bone)
@@ -115,12 +116,13 @@ def find_bones(session: "Session", bones: Sequence[BonePrompts]) -> tuple[list[B
         try:
             boxes, absent = session.find(bone.name)
         except BoneNotFound as problem:
+            problems.append(problem)
             missing += problem.missing
             continue
         missing += absent
         found += [BonePrompts(one.box, name=one.name) for one in boxes]
     if missing and not found:
-        raise not_found(missing)
+        raise problems[0] if len(problems) == 1 else not_found(missing)
     return found, missing
 
 
@@ -144,7 +146,11 @@ def segment_prompted(
             progress((done + fraction) / len(bones), f"Bone {done + 1}: {text}")
 
         result = session.segment(
-            box=bone.box, points=bone.points, depth_attention=depth_attention, progress=whole_progress
+            box=bone.box,
+            points=bone.points,
+            depth_attention=depth_attention,
+            progress=whole_progress,
+            bone=bone.name,
         )
         confidences = np.array([-1.0, *(earlier.confidence for earlier in found)])
         rivals = labels[result.mask]

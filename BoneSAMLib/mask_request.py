@@ -37,6 +37,7 @@ class MaskRequest:
         settings: in force when asked.
         step: the prompts, the mask shown, and the mask to be corrected.
         others: further volumes of the study, with their states.
+        bone: what the bone that the prompts mean is called, if that is known.
     """
 
     key: VolumeKey
@@ -44,6 +45,7 @@ class MaskRequest:
     settings: Settings
     step: Step
     others: tuple[tuple[VolumeKey, Volume], ...] = ()
+    bone: str = ""
 
     def segment(self, cache: SessionCache, job: Job) -> Outcome:
         """The bone that the prompts mean.
@@ -69,6 +71,7 @@ class MaskRequest:
             progress=job.report,
             cancel=job,
             preview=lambda mask: job.show(self._kept_inside(mask)),
+            bone=self.bone,
         )
         return self._outcome(result, prompts, session, start, self._name_so_far())
 
@@ -113,6 +116,7 @@ class MaskRequest:
                 depth_attention=self.settings.depth_attention,
                 progress=whole_progress,
                 cancel=job,
+                bone=one.name,
             )
             outcome = self._outcome(result, Prompts(one.box), session, start, one.name)
             outcomes.append(replace(outcome, missing=tuple(missing)))

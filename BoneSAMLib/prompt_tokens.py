@@ -39,11 +39,13 @@ class SlicePrompts:
         clicks: in any number; each slice hears of those nearest to it.
         box: its low and high faces, each (u, v, w) in voxels, if there is one.
         drawn_on: slice on which a 2D box was drawn; None for a 3D box.
+        kind: what the bone is, as in `engine.DecoderInputs`.
     """
 
     clicks: Clicks
     box: tuple[Vector, Vector] | None = None
     drawn_on: int | None = None
+    kind: int = 0
 
     @property
     def depth(self) -> tuple[float, float] | None:

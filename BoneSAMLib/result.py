@@ -22,6 +22,7 @@ class Stack:
         logits: [n, 128, 128], over the square.
         iou: predicted IoU [n].
         low, high: faces (u, v, w in voxels) of the box that was asked for.
+        kind: what the bone was said to be, as in `engine.DecoderInputs`.
     """
 
     region: Region
@@ -30,6 +31,7 @@ class Stack:
     iou: Array
     low: Vector
     high: Vector
+    kind: int
 
     @property
     def first(self) -> int:

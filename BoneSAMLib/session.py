@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from BoneSAMLib.bone_finding import BoneFinder, FoundBox, Naming
+from BoneSAMLib.bone_kinds import kind_called
 from BoneSAMLib.bundle import Bundle, open_bundle
 from BoneSAMLib.companion import Companion, check_fusion
 from BoneSAMLib.engine import Engine, OnnxEngine
-from BoneSAMLib.errors import BoneSAMError
+from BoneSAMLib.errors import BoneSAMError, Cancelled
 from BoneSAMLib.naming_engine import NamingEngine
 from BoneSAMLib.prompts import Box, Point
 from BoneSAMLib.region import SliceFrame
@@ -100,6 +101,7 @@ class Session:
         progress: Progress | None = None,
         cancel: Cancel | None = None,
         preview: Preview | None = None,
+        bone: str = "",
     ) -> Result:
         """Segment the one bone that the prompts mean.
 
@@ -113,13 +115,20 @@ class Session:
             cancel: asked between batches of slices.
             preview: called with a mask to look at meanwhile: that of the slice that prompts were drawn on, or
                 what a few slices of a 3D box tell. Not for a correction.
+            bone: what it is called, such as "left femur". Alone, the bone is looked for; with other prompts,
+                the network is told the kind of bone, where it knows that.
 
         Raises:
-            BoneSAMError: no prompt, a prompt outside of the volume, a mask that is empty or of another shape.
+            BoneSAMError: no prompt, a prompt outside of the volume, a mask that is empty or of another shape,
+                or a name alone that means several bones or none that can be found.
+            BoneNotFound: a name alone is of a bone that is not in the scan.
             Cancelled: `cancel` was set; nothing has changed.
         """
-        work = self._start(depth_attention, progress, cancel, preview)
         points = tuple(points)
+        work = self._start(depth_attention, progress, cancel, preview, kind_called(bone) if bone else 0)
+        if bone and box is None and mask is None and not any(point.positive for point in points):
+            work.step(0.0)  # may be cancelled already
+            box = self._box_of(bone)
         if mask is not None:
             return work.corrected(mask, box, points)
         if box is not None:
@@ -127,7 +136,8 @@ class Session:
         if any(point.positive for point in points):
             return work.result(work.from_click(points), points)
         raise BoneSAMError(
-            "There is no prompt: give a box or a point on the bone, or use segment_all for every bone."
+            "There is no prompt: give a box, a point on the bone, or its name, or use segment_all for every "
+            "bone."
         )
 
     def segment_all(
@@ -159,7 +169,10 @@ class Session:
         for n, one in enumerate(missed):
             share = (1 - missed_begin) / len(missed)
             part = _part(progress, missed_begin + n * share, missed_begin + (n + 1) * share)
-            found = found.with_bone(self.segment(one.box, (), None, depth_attention, part, cancel))
+            again = self.segment(one.box, (), None, depth_attention, part, cancel, bone=one.name)
+            found = found.with_bone(again)
+        if cancel is not None and cancel.is_set():
+            raise Cancelled
         named_bones = finder.named(found)
         if progress is not None:
             progress(1.0, "naming")
@@ -186,6 +199,14 @@ class Session:
         self.volume.check_same_shape(mask)
         return self._finder.name_of_mask(mask)
 
+    def _box_of(self, bone: str) -> Box:
+        found, missing = self.find(bone)
+        if len(found) + len(missing) > 1:
+            raise BoneSAMError(
+                f'"{bone}" means several bones: name one, or give each box that `find` returns to `segment`.'
+            )
+        return found[0].box
+
     @cached_property
     def _finder(self) -> BoneFinder:
         if self._naming is None:
@@ -201,8 +222,9 @@ class Session:
         progress: Progress | None,
         cancel: Cancel | None,
         preview: Preview | None = None,
+        kind: int = 0,
     ) -> Segmentation:
-        return Segmentation(self._frames, self._decoder, depth_attention, progress, cancel, preview)
+        return Segmentation(self._frames, self._decoder, depth_attention, progress, cancel, preview, kind)
 
 
 def _part(progress: Progress | None, begin: float, end: float) -> Progress | None:

@@ -118,7 +118,10 @@ class SliceDecoder:
             use = np.zeros(len(indices), np.float32)
         embedding, skip = self._embed(region, indices, keep)
         points, labels = prompts.tokens(region, indices)
-        return self._engine.decode(DecoderInputs(embedding, skip, attention, use, points, labels, masks))
+        kinds = np.full(len(indices), prompts.kind, np.int64)
+        return self._engine.decode(
+            DecoderInputs(embedding, skip, attention, use, points, labels, masks, kinds)
+        )
 
     def _embed(self, region: Region, indices: NDArray[np.int64], keep: bool) -> tuple[Array, Array]:
         """Embeddings [n, c, 64, 64] and skip features [n, c, 128, 128], from the cache where it has them."""

@@ -3,6 +3,7 @@
 import torch
 
 from BoneSAMLib.model.bonesam import BoneSAM
+from BoneSAMLib.model.kind_prompt import KindPrompt
 
 
 def random_model():
@@ -17,4 +18,8 @@ def random_model():
                 torch.nn.init.normal_(module.bias, 0, 0.1)
                 torch.nn.init.normal_(module.running_mean, 0, 0.1)
                 torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+            if isinstance(module, KindPrompt):
+                # A network that has not learned names is silent there.
+                torch.nn.init.normal_(module.token)
+                torch.nn.init.normal_(module.everywhere)
     return model.eval().requires_grad_(False)

@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from BoneSAMLib.bundle import FORMAT, GRAPHS, MANIFEST, WEIGHTS, file_digest
+from BoneSAMLib.engine import DecoderInputs, load_graph
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.model.encoder import count_parameters
 from training.checkpoint import read_state
@@ -84,6 +85,8 @@ def export_bundle(model: Any, folder: Path, facts: dict[str, Any]) -> None:
         externalize(graph, places)
         forget_source(graph)
         onnx.save(graph, folder / f"{part}.onnx")
+        # The exporter may give a tensor the name of an input, which nothing but loading the graph finds.
+        load_graph(folder / f"{part}.onnx", "cpu")
     files = {name: file_digest(folder / name) for name in (*(f"{part}.onnx" for part in GRAPHS), WEIGHTS)}
     gate = float(model.decoder.fusion.gate)
     manifest = {"format": FORMAT, **facts, "gate": round(gate, 4), "parameters": parameters, "files": files}
@@ -112,9 +115,9 @@ def _graph(model: Any, part: str) -> onnx.ModelProto:
         labels = torch.randint(-1, 4, (n, p))
         inputs = (
             embedding.detach(), skip.detach(), torch.rand(n, 2, 64, 64), torch.ones(n),
-            torch.rand(n, p, 3) * 256, labels, torch.zeros(n, 1, 64, 64),
+            torch.rand(n, p, 3) * 256, labels, torch.zeros(n, 1, 64, 64), torch.arange(n),
         )  # fmt: skip
-        names = ["embedding", "skip", "attention", "use_attention", "points", "labels", "masks"]
+        names = list(DecoderInputs._fields)
         outputs = ["logits", "iou"]
         shapes = tuple(
             {0: slices, 1: prompts} if name in ("points", "labels") else {0: slices} for name in names

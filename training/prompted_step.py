@@ -9,6 +9,8 @@ from training.losses import cube_loss, decoder_loss
 from training.sampling import ALL_BONES, CUBE_SIZE, UNKNOWN
 from training.simulated_prompts import Prompts, click_on, jitter
 
+LOOSE = 0.5  # of the boxes around bones with a name: as the naming network draws them
+
 
 def losses_of(
     model: BoneSAM, batch: dict[str, Tensor], most_rounds: int, device: torch.device
@@ -25,7 +27,7 @@ def losses_of(
     weight = (weight > 0.99).float()
     is_all = batch["mode"] == ALL_BONES
     facts: dict[str, float] = {}
-    boxes = jitter(batch["box"])
+    boxes = jitter(batch["box"], loose=(batch["kind"] > 0) & (torch.rand(count) < LOOSE))
     flat = batch["flat"].bool()
     boxes[:, 2] = torch.where(flat, 0.0, boxes[:, 2])
     boxes[:, 5] = torch.where(flat, 0.0, boxes[:, 5])
@@ -53,10 +55,11 @@ def losses_of(
     apart = batch["depths"][:, 1] != 0
     previous = _neighbor_mask(target, flat & with_box & apart, size)
     rounds = int(torch.randint(1, most_rounds + 1, ())) if model.training else most_rounds
+    kinds = batch["kind"].repeat_interleave(2).to(device)
     names = torch.where(is_all, 0, torch.where(with_box, torch.where(flat, 2, 1), 3))
     for turn in range(rounds):
         points, labels = (part.to(device) for part in prompts.flat())
-        logits, iou = model.decoder(embedding, skip, attention, use, points, labels, previous)
+        logits, iou = model.decoder(embedding, skip, attention, use, points, labels, previous, kinds)
         logits = logits.float()
         ambiguous = ((prompts.used <= 1) & ~is_all).repeat_interleave(2).to(device)
         loss, dice = decoder_loss(logits, iou.float(), target, weight, ambiguous)

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from skimage.segmentation import felzenszwalb
 
 from BoneSAMLib.model.prompt_encoder import INPUT_SIZE
+from training.label_places import UNKNOWN as NOT_NAMED
 from training.lookup import brightness_at, labels_at
 from training.store import Subject, Target
 from training.synthesis.contrast import Contrast, random_contrast, render
@@ -20,6 +22,7 @@ CUBE_SIZE = 64
 RAYS = 128  # through the body; the shadow of the target is traced with as many as its thinnest part needs
 MOST_TARGET_RAYS = 256
 UNKNOWN = 255
+NEAR_MM = 8.0
 PATIENCE = 50  # draws before another subject is tried: a blank scan would be waited for forever
 OBJECT, ALL_BONES, ANYTHING = 0, 1, 2
 
@@ -33,8 +36,12 @@ class Mixture:
     radiograph: float = 0.14  # of the synthetic ones
     all_bones: float = 0.15
     whole_slices: float = 0.5  # of those with all bones: the view that a session without prompts has
+    # The same of MR in which not every bone is annotated, judged near those that are: for data in which the
+    # bones that nobody annotated keep away from them.
+    all_near: float = 0.0
     anything: float = 0.12  # any structure, or a superpixel, instead of a bone
     two_dimensional_box: float = 0.2
+    named: float = 0.5  # of the bones whose kind is known: the network is told it
     cut_out: float = 0.06  # part of the image blanked, as by a field of view or a collimator
     sources: dict[str, float] | None = None  # weights of real sources; None for equal
 
@@ -72,8 +79,8 @@ class Sampler:
     [2, s, s] (0 where the annotation says nothing), `cube` float16 [64, 64, 64], `cube_bone` and
     `cube_target` uint8 of 0/1/255 (255: unknown), `box` float32 [6] (low and high x, y, depth in 256-pixel
     units, depth relative to slice 0), `depths` float32 [2] of the slices likewise, `cube_plane` float32 [2]
-    (the slices' positions in the cube, in voxels), `mode`, `has_cube` and `flat` (1: the box is drawn on
-    slice 0 only).
+    (the slices' positions in the cube, in voxels), `mode`, `kind` (0, or what the target is said to be, as in
+    `LabelPlaces`), `has_cube` and `flat` (1: the box is drawn on slice 0 only).
     """
 
     def __init__(
@@ -89,7 +96,7 @@ class Sampler:
             return self._superpixel()
         bones = [t for t in subject.targets if subject.tissues[t.label] in HARD]
         mode = OBJECT
-        if not subject.partial and rng.random() < self.mixture.all_bones:
+        if rng.random() < (self._share_near() if subject.partial else self.mixture.all_bones):
             mode = ALL_BONES
         elif subject.kind == "labels" and rng.random() < self.mixture.anything:
             mode = ANYTHING
@@ -98,6 +105,10 @@ class Sampler:
         if teeth and rng.random() < 0.7:  # 28 teeth would outnumber every bone of a head
             target = bones[int(rng.integers(len(bones)))]
         return self._around(target, mode)
+
+    def _share_near(self) -> float:
+        # In CT and radiographs, ribs are beside clavicles.
+        return self.mixture.all_near if self.subject.modality == "MR" else 0.0
 
     def _around(self, target: Target, mode: int) -> dict[str, Any] | None:
         subject, rng = self.subject, self.rng
@@ -160,6 +171,13 @@ class Sampler:
         if mode != ALL_BONES and not truth.any() and rng.random() < 0.8:
             return None
         weight = np.ones_like(truth)
+        if mode == ALL_BONES and subject.partial:
+            if not truth.any():
+                return None
+            cube = None  # in use, too, all bones of an MR are found without depth attention
+            for known, bone in zip(weight, truth, strict=True):
+                away = ndimage.distance_transform_edt(~bone) * (width / self.size)
+                known &= bone.any() & (away <= NEAR_MM)
         if blanked is not None:
             weight = weight & ~blanked
         scale = INPUT_SIZE / width
@@ -178,9 +196,16 @@ class Sampler:
             "depths": ((np.array(slices) - slices[0]) * scale).astype(np.float32),
             "cube_plane": cube_plane.astype(np.float32),
             "mode": mode,
+            "kind": self._kind(target, mode),
             "flat": int(flat),
             **self._cube_truth(None if flat_image else cube, cube_labels, target, mode),
         }
+
+    def _kind(self, target: Target, mode: int) -> int:
+        if mode != OBJECT or self.rng.random() >= self.mixture.named:
+            return 0
+        kind = int(self.subject.places.kind[target.label])
+        return 0 if kind == NOT_NAMED else kind
 
     def _slice_box(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """The box [6] that a user would draw around a mask [s, s] on its slice."""
@@ -329,6 +354,7 @@ class Sampler:
             "depths": np.zeros(2, np.float32),
             "cube_plane": np.zeros(2, np.float32),
             "mode": mode,
+            "kind": self._kind(target, mode),
             "flat": 1,
             **self._cube_truth(None, None, target, mode),
         }
@@ -382,6 +408,7 @@ class Sampler:
             "depths": np.zeros(2, np.float32),
             "cube_plane": np.zeros(2, np.float32),
             "mode": ANYTHING,
+            "kind": 0,
             "flat": 1,
             **self._cube_truth(None, None, Target(0, "", (0, 0, 0), (0, 0, 0), False), ANYTHING),
         }

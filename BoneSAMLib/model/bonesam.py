@@ -10,6 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .decoder import BoneMaskDecoder
 from .depth_attention import DepthAttention
 from .encoder import ConvNorm, ImageEncoder, double
+from .kind_prompt import KindPrompt
 from .prompt_encoder import SpatialPromptEncoder
 
 
@@ -61,6 +62,7 @@ class PromptedDecoder(nn.Module):
         super().__init__()
         self.fusion = AttentionFusion(dim)
         self.prompt_encoder = SpatialPromptEncoder(dim)
+        self.kind_prompt = KindPrompt(dim)
         self.mask_decoder = BoneMaskDecoder(dim)
         self.prior = AttentionPrior(self.mask_decoder.num_mask_tokens)
 
@@ -73,12 +75,14 @@ class PromptedDecoder(nn.Module):
         points: Tensor,
         labels: Tensor,
         masks: Tensor,
+        kinds: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Prompts as in `SpatialPromptEncoder`, attention as in `AttentionFusion`.
+        """Prompts as in `SpatialPromptEncoder` and `KindPrompt`, attention as in `AttentionFusion`.
 
         Returns logits [N, 4, 2h, 2w] and predicted IoU [N, 4].
         """
         sparse, dense = self.prompt_encoder(points, labels, masks)
+        sparse, dense = self.kind_prompt(kinds, sparse, dense)
         height, width = embedding.shape[-2:]
         position = self.prompt_encoder.pe_layer((height // 2, width // 2)).unsqueeze(0).to(embedding.dtype)
         fused = self.fusion(embedding, attention, use_attention)

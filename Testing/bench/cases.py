@@ -55,6 +55,7 @@ def decode_click(segmenter: Segmenter, features: Any, depth_attention: NDArray[n
         np.array([[[128, 128, 0]]], np.float32),
         np.ones((1, 1), np.int64),
         np.zeros((1, 1, 64, 64), np.float32),
+        np.zeros(1, np.int64),
     )
     return segmenter.engine.decode(inputs)
 

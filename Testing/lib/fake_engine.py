@@ -20,7 +20,7 @@ class FakeEngine:
     def __init__(self):
         self.encoded, self.attended, self.decoded = [], 0, 0
         self.labels = []  # of every decoded slice
-        self.attention = []
+        self.attention, self.kinds = [], []
 
     def encode(self, slices):
         assert slices.dtype == np.float32
@@ -38,7 +38,7 @@ class FakeEngine:
         return (cubes > 0.5).astype(np.float32)
 
     def decode(self, inputs):
-        embedding, skip, attention, use_attention, points, labels, masks = inputs
+        embedding, skip, attention, use_attention, points, labels, masks, kinds = inputs
         count = len(embedding)
         assert embedding.shape[2:] == attention.shape[2:] == masks.shape[2:] == (64, 64)
         assert skip.shape[2:] == (128, 128)
@@ -47,9 +47,11 @@ class FakeEngine:
         assert {array.dtype for array in (embedding, skip, attention, use_attention, points, masks)} == {
             np.dtype(np.float32)
         }
-        assert labels.dtype == np.int64
+        assert labels.dtype == kinds.dtype == np.int64
+        assert kinds.shape == (count,)
         self.decoded += count
         self.labels += labels.tolist()
+        self.kinds += kinds.tolist()
         self.attention += list(zip(attention, use_attention, strict=True))
         logits = 12 * (skip[:, 0] - 0.5)
         for n in range(count):

@@ -1,12 +1,16 @@
 """Bones by name in a scan, with a naming network whose answers were put together by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from BoneSAMLib.bone_finding import BoneFinder, BoneNotFound, asked_places
-from BoneSAMLib.bone_kinds import name_of
+from BoneSAMLib.bone_finding import BoneFinder, BoneNotFound, asked_places, phrase_places
+from BoneSAMLib.bone_kinds import KINDS, BonePlace, name_of
 from BoneSAMLib.bone_phrases import understand
-from BoneSAMLib.errors import BoneSAMError
+from BoneSAMLib.errors import BoneSAMError, Cancelled
+from BoneSAMLib.many_bones import BonePrompts, find_bones
+from BoneSAMLib.prompts import Point
 from BoneSAMLib.result import AllBones
 from BoneSAMLib.session import Session
 from BoneSAMLib.volume import Volume
@@ -17,6 +21,7 @@ RIGHT = Block("femur", (20, -20, -60), (44, 4, 60), "right")
 LEFT = Block("femur", (-44, -20, -60), (-20, 4, 60), "left")
 PATELLA = Block("patella", (-36, 20, -60), (-24, 32, -45), "left")
 BLOCKS = (RIGHT, LEFT, PATELLA)
+FEMUR = 1 + KINDS.index("femur")
 
 
 def scan(spacing=(5.0, 5.0, 6.0), size=(28, 26, 30), rotation=None):
@@ -81,6 +86,9 @@ def test_bones_that_cannot_be_found_alone(phrase, word):
         ("pelvis", 3),
         ("spine", 25),
         ("skeleton", 121),
+        ("right hand except thumb", 10),
+        ("left foot without toes", 8),
+        ("skull without mandible", 1),
     ],
 )
 def test_groups_are_asked_for_without_what_is_too_small(phrase, count):
@@ -127,6 +135,29 @@ def test_none_of_them_is_in_the_scan():
     with pytest.raises(BoneNotFound, match="does not show the left tibia or the right tibia") as caught:
         finder(*BLOCKS).find("both tibias")
     assert caught.value.missing == ("left tibia", "right tibia")
+
+
+def test_the_skull_alone_goes_without_the_mandible():
+    assert phrase_places("skull") == [BonePlace("skull")]
+    assert [place.kind for place in phrase_places("whole skull")] == ["skull", "mandible"]
+    head = Block("skull", (-40, -40, 0), (40, 40, 60))
+    jaw = Block("mandible", (-20, 10, -40), (20, 40, -10))
+    volume = scan()
+    session = Session(volume, FakeEngine(), naming=HandBuiltNaming(head, jaw))
+    assert [bone.name for bone in session.find("skull")[0]] == ["skull"]
+    session.segment(bone="skull")
+
+
+def test_which_of_several_unsure_bones_is_meant_is_not_said_to_be_absent():
+    spine = [Block("vertebra", (-20, -20, 20 * n), (20, 20, 20 * n + 19), number=20.44 - n) for n in range(3)]
+    session = Session(scan(), FakeEngine(), naming=HandBuiltNaming(*spine))
+    for phrase in ("L3", "L5"):  # one that may be seen, and one whose number none of them seems to have
+        with pytest.raises(BoneNotFound, match="cannot be told"):
+            find_bones(session, [BonePrompts(name=phrase)])
+    with pytest.raises(BoneNotFound, match="cannot be told in this scan which one is the L3"):
+        session.find("left tibia and L3")
+    with pytest.raises(BoneNotFound, match=r"does not show the L3 vertebra or the left tibia"):
+        find_bones(session, [BonePrompts(name="L3"), BonePrompts(name="left tibia")])
 
 
 def test_a_guess_is_not_shown():
@@ -319,6 +350,61 @@ def test_all_bones_of_a_scan_with_names():
     of = {name: named.labels == value for value, name in named.names.items()}
     assert of["left femur"][mask_of(volume, upper)].mean() > 0.8
     assert of["left tibia"][mask_of(volume, lower)].mean() > 0.8
+
+
+def one_femur():
+    """A session with a left femur in it, and the femur's mask."""
+    femur = Block("femur", (-20, -20, -40), (20, 20, 40), "left")
+    dark = scan()
+    mask = mask_of(dark, femur)
+    volume = Volume(np.where(mask, 1250, -1000).astype(np.int16), dark.ijk_to_ras, modality="CT")
+    return Session(volume, FakeEngine(), naming=HandBuiltNaming(femur)), mask
+
+
+def test_a_name_alone_is_a_prompt():
+    session, mask = one_femur()
+    found = session.segment(bone="left femur").mask
+    assert found[mask].mean() > 0.9
+    assert found[~mask].mean() < 0.01
+    assert set(session._decoder._engine.kinds) == {FEMUR}
+    with pytest.raises(BoneNotFound, match="left tibia"):
+        session.segment(bone="left tibia")
+    with pytest.raises(BoneSAMError, match=r"both femurs.*several"):
+        session.segment(bone="both femurs")
+
+
+def test_the_network_is_told_the_name_beside_other_prompts():
+    session, mask = one_femur()
+    engine = session._decoder._engine
+    k, j, i = (int(n) for n in np.argwhere(mask).mean(0))
+    inside = Point.from_ijk((i, j, k))
+    box = session.find("left femur")[0][0].box
+    for prompts in ({"box": box}, {"points": [inside]}, {"mask": mask, "points": [inside]}):
+        for bone, kind in (("femur", FEMUR), ("", 0), ("my favorite", 0)):
+            engine.kinds.clear()
+            session.segment(**prompts, bone=bone)
+            assert set(engine.kinds) == {kind}
+    first = session.segment(box=box, bone="left femur")
+    engine.kinds.clear()
+    session.segment(mask=first, points=[inside])
+    assert set(engine.kinds) == {FEMUR}
+
+
+def test_cancelled_before_the_scan_is_looked_at():
+    session, _ = one_femur()
+    for ask in (session.segment_all, session.segment):
+        options = {"named": True} if ask == session.segment_all else {"bone": "left femur"}
+        with pytest.raises(Cancelled):
+            ask(**options, cancel=SimpleNamespace(is_set=lambda: True))
+    assert session._naming.grids == []
+
+
+def test_a_bone_as_small_as_a_voxel_has_a_box():
+    small = Block("patella", (-8, -8, -8), (8, 8, 8), "left")
+    volume = scan(spacing=(20.0, 20.0, 20.0), size=(8, 8, 8))
+    (found,), _ = finder(small, volume=volume).find("left patella")
+    low, high = found.box.to_ijk(volume)
+    assert sum(a < b for a, b in zip(low, high, strict=True)) >= 2
 
 
 def test_every_asked_place_has_a_name_for_the_sentence():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from BoneSAMLib.bone_kinds import KINDS, PAIRED, ROWS, BonePlace, bones_at, name_of, place_of
+from BoneSAMLib.bone_kinds import KINDS, PAIRED, ROWS, BonePlace, bones_at, kind_called, name_of, place_of
 from BoneSAMLib.bone_phrases import understand
 from BoneSAMLib.bone_table import BoneTarget, bone_table
 
@@ -65,6 +65,27 @@ def test_names_are_different():
 )
 def test_places_of_bones(phrase, expected):
     assert place(phrase) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("left femur", "femur"),
+        ("Oberschenkelknochen", "femur"),
+        ("both patellae", "patella"),
+        ("L3 vertebra", "vertebra"),
+        ("left carpals", "carpal"),
+        ("skull", "skull"),
+        ("vertebra", "vertebra"),
+        ("femur and tibia", None),
+        ("left index finger", "hand phalanx"),
+        ("Bone 3", None),
+        ("tumor", None),
+        ("left malleus", None),
+    ],
+)
+def test_what_the_network_is_told_of_a_name(name, kind):
+    assert kind_called(name) == (0 if kind is None else 1 + KINDS.index(kind))
 
 
 def test_bones_that_share_a_place():

@@ -60,9 +60,9 @@ def test_both_engines_give_the_same_masks(engines, slices, count):
         embedding, skip = engine.encode(images)
         assert embedding.shape == (slices, 128, 64, 64)
         assert skip.shape == (slices, 32, 128, 128)
-        answers.append(
-            engine.decode(DecoderInputs(embedding, skip, attention, use, *prompts(slices, count), masks))
-        )
+        kinds = np.arange(slices, dtype=np.int64)
+        inputs = DecoderInputs(embedding, skip, attention, use, *prompts(slices, count), masks, kinds)
+        answers.append(engine.decode(inputs))
     (logits, iou), (other_logits, other_iou) = answers
     assert logits.shape == (slices, 4, 128, 128)
     assert iou.shape == (slices, 4)

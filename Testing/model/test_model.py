@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from BoneSAMLib.model.bonesam import BoneSAM
 from BoneSAMLib.model.encoder import count_parameters
+from BoneSAMLib.model.kind_prompt import KindPrompt
 from BoneSAMLib.model.prompt_encoder import BOX_HIGH, BOX_LOW, INPUT_SIZE, NEGATIVE, PADDING, POSITIVE
 from Testing.random_weights import random_model
 
@@ -33,7 +34,7 @@ def features(model):
         return model.encoder(torch.rand(2, 3, 64, 64, generator=generator))
 
 
-def decode(model, features, points, labels, attention=None, use=0.0, masks=None):
+def decode(model, features, points, labels, attention=None, use=0.0, masks=None, kind=0):
     """Logits and IoU of the same prompts in both slices."""
     embedding, skip = features
     count, size = embedding.shape[0], embedding.shape[-1]
@@ -46,6 +47,7 @@ def decode(model, features, points, labels, attention=None, use=0.0, masks=None)
             torch.tensor(points, dtype=torch.float32).expand(count, -1, -1),
             torch.tensor(labels).expand(count, -1),
             torch.zeros(count, 1, size, size) if masks is None else masks,
+            torch.full((count,), kind),
         )
 
 
@@ -98,10 +100,35 @@ def test_the_decoder_takes_any_number_of_prompts(shapes, prompts):
 
     logits, iou = shapes.decoder(
         meta(3, 128, 64, 64), meta(3, 32, 128, 128), meta(3, 2, 64, 64), meta(3), meta(3, prompts, 3),
-        meta(3, prompts, dtype=torch.long), meta(3, 1, 64, 64),
+        meta(3, prompts, dtype=torch.long), meta(3, 1, 64, 64), meta(3, dtype=torch.long),
     )  # fmt: skip
     assert logits.shape == (3, 4, 128, 128)
     assert iou.shape == (3, 4)
+
+
+def test_a_name_changes_the_answer_of_its_slice_alone(model, features):
+    learned = copy.deepcopy(model)
+    learned.decoder.kind_prompt = KindPrompt(128).requires_grad_(False)
+    nothing = decode(learned, features, BOX, BOX_LABELS)[0]
+    for kind in (0, 5):
+        assert torch.equal(decode(learned, features, BOX, BOX_LABELS, kind=kind)[0], nothing)
+    for part in (learned.decoder.kind_prompt.token, learned.decoder.kind_prompt.everywhere):
+        before = decode(learned, features, BOX, BOX_LABELS, kind=5)[0]
+        with torch.no_grad():
+            torch.nn.init.normal_(part[4])
+        named = decode(learned, features, BOX, BOX_LABELS, kind=5)[0]
+        assert (named - before).abs().mean() > 1e-3
+        for kind in (0, 6):
+            assert torch.equal(decode(learned, features, BOX, BOX_LABELS, kind=kind)[0], nothing)
+
+
+def test_no_name_is_never_learned():
+    prompt = KindPrompt(8)
+    sparse, dense = prompt(torch.tensor([0, 3]), torch.randn(2, 4, 8), torch.randn(2, 8, 2, 2))
+    (sparse.sum() + dense.sum()).backward()
+    for part in (prompt.token, prompt.everywhere):
+        assert part.grad[[0, 1, 3, 4]].eq(0).all()
+        assert part.grad[2].ne(0).all()
 
 
 def test_the_predicted_iou_and_the_gate_are_shares(model, features):

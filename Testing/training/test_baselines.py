@@ -118,7 +118,7 @@ def test_the_answer_is_what_the_network_says_of_slice_and_box():
     points, labels = (part.numpy() for part in prompts((64.0, 128.0, -1.0), (128.0, 192.0, 1.0)))
     zero = np.zeros((1, 2, 64, 64), np.float32)
     logits, iou = engine.decode(
-        DecoderInputs(embedding, skip, zero, zero[:, 0, 0, 0], points, labels, zero[:, :1])
+        DecoderInputs(embedding, skip, zero, zero[:, 0, 0, 0], points, labels, zero[:, :1], labels[:, 0])
     )
     assert logits.shape == (1, 4, 128, 128)
     assert (logits > 0)[0, 0].sum() == 32 * 32

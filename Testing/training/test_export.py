@@ -51,7 +51,7 @@ def test_the_bundle_says_what_the_network_said(random_bundle):
     inputs = (
         torch.rand(1, 2, 64, 64, generator=generator), torch.ones(1),
         torch.tensor([[[60.0, 50, -20], [190, 200, 30], [100, 120, 0]]]), torch.tensor([[2, 3, 1]]),
-        torch.zeros(1, 1, 64, 64),
+        torch.zeros(1, 1, 64, 64), torch.tensor([4]),
     )  # fmt: skip
     with torch.inference_mode():
         features = model.encoder(slices)

@@ -86,13 +86,13 @@ def test_a_bundle_of_an_official_network_answers_as_the_network(tmp_path):
     config = Config({}, network="sam-tiny", image_size=64, adapters=Adapters(4, 2))
     network = build_network(config).eval().requires_grad_(False)
     for name, parameter in network.named_parameters():
-        if "adapter" in name or "low_rank" in name:
+        if "adapter" in name or "low_rank" in name or "kind_prompt" in name:
             torch.nn.init.normal_(parameter, 0, 0.05)
     slices = torch.rand(2, 3, 256, 256)
     inputs = (
         torch.rand(2, 2, 64, 64), torch.ones(2),
         torch.tensor([[[60.0, 50, -20], [190, 200, 30], [100, 120, 0]]] * 2), torch.tensor([[2, 3, 1]] * 2),
-        torch.randn(2, 1, 64, 64),
+        torch.randn(2, 1, 64, 64), torch.tensor([0, 7]),
     )  # fmt: skip
     features = network.encoder(slices)
     wanted = [features[0], *network.decoder(*features, *inputs)]

@@ -49,8 +49,9 @@ class Listener:
             count, 32, SIZE // 2, SIZE // 2
         )
 
-    def decoder(self, embedding, skip, attention, use, points, labels, masks):
+    def decoder(self, embedding, skip, attention, use, points, labels, masks, kinds):
         self.asked.append((attention, use, points.clone(), labels.clone(), masks.clone()))
+        self.kinds = kinds
         logits = (self.answer * 20 - 10)[:, None].expand(-1, 4, -1, -1)
         return logits, torch.ones(len(logits), 4)
 
@@ -96,6 +97,13 @@ def test_the_cube_is_told_the_box(batch):
     assert shares[told].mean() > 0.9
     volume = inside.flatten(1).sum(1) / target.flatten(1).sum(1).clamp(min=1)
     assert volume[told].median() < 3  # a ball fills half of its box
+
+
+def test_slices_of_a_bone_with_a_name_are_told_it():
+    some = batch_of(3)
+    some["kind"] = torch.tensor([0, 4, 9])
+    listener, _, _ = run(some, halved(some))
+    assert listener.kinds.tolist() == [0, 0, 4, 4, 9, 9]
 
 
 def test_without_a_cube_there_is_no_attention():

@@ -66,7 +66,8 @@ def answers(model):
         points = torch.tensor([[[40.0, 50, -9], [200, 180, 9]]])
         attention = torch.rand(1, 2, 16, 16, generator=generator)
         none = torch.zeros(1, 1, 16, 16)
-        logits, iou = model.decoder(embedding, skip, attention, torch.ones(1), points, labels, none)
+        inputs = (attention, torch.ones(1), points, labels, none, torch.tensor([3]))
+        logits, iou = model.decoder(embedding, skip, *inputs)
         return [logits, iou, model.depth_attention(cubes)]
 
 

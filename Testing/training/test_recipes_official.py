@@ -155,7 +155,8 @@ def test_position_codes_of_another_image_size_are_resized(tmp_path):
 
 def prompts(count=1, size=16):
     points = torch.tensor([[[40.0, 60, 0], [200, 180, 0]]]).expand(count, -1, -1)
-    return points, torch.tensor([[2, 3]]).expand(count, -1), torch.zeros(count, 1, size, size)
+    labels = torch.tensor([[2, 3]]).expand(count, -1)
+    return points, labels, torch.zeros(count, 1, size, size), torch.arange(3, 3 + count)
 
 
 def test_the_first_answer_is_the_official_one():
@@ -163,8 +164,8 @@ def test_the_first_answer_is_the_official_one():
     network = build_network(config()).eval()
     embedding, skip = network.encoder(torch.rand(1, 3, 256, 256))
     attention = torch.rand(1, 2, 8, 8)
-    points, labels, masks = prompts(size=8)
-    found, iou = network.decoder(embedding, skip, attention, torch.ones(1), points, labels, masks)
+    points, labels, masks, kinds = prompts(size=8)
+    found, iou = network.decoder(embedding, skip, attention, torch.ones(1), points, labels, masks, kinds)
 
     theirs = PromptEncoder(256, (4, 4), (SIZE, SIZE), 16).eval()
     transformer = TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8)
@@ -184,14 +185,16 @@ def test_the_first_answer_is_the_official_one():
 def test_slices_of_a_batch_have_prompts_of_their_own():
     network = build_network(config()).eval()
     embedding, skip = network.encoder(torch.rand(2, 3, 64, 64))
-    points, labels, masks = prompts(2)
+    points, labels, masks, kinds = prompts(2)
     points = points.clone()
     points[1, :, :2] /= 2
     masks[1] = torch.randn(16, 16)
     attention, use = torch.zeros(2, 2, 16, 16), torch.zeros(2)
-    both, _ = network.decoder(embedding, skip, attention, use, points, labels, masks)
+    torch.nn.init.normal_(network.decoder.kind_prompt.token)
+    inputs = (embedding, skip, attention, use, points, labels, masks, kinds)
+    both, _ = network.decoder(*inputs)
     for n in (0, 1):
-        parts = (part[n : n + 1] for part in (embedding, skip, attention, use, points, labels, masks))
+        parts = (part[n : n + 1] for part in inputs)
         assert torch.allclose(both[n], network.decoder(*parts)[0][0], atol=1e-5)
 
 

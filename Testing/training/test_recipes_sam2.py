@@ -74,7 +74,7 @@ def test_the_first_answer_is_the_official_one(official, tmp_path):
         embedding, skip = network.encoder(slices)
         blank = torch.zeros(1, 1, 8, 8), torch.zeros(1, 2, 8, 8)
         found, iou = network.decoder(
-            embedding, skip, blank[1], torch.ones(1), box, torch.tensor([[2, 3]]), blank[0]
+            embedding, skip, blank[1], torch.ones(1), box, torch.tensor([[2, 3]]), blank[0], torch.tensor([5])
         )
         corners = box[0, :, :2].reshape(1, 1, 4) * SIZE / 256 - 0.5
         pixels = network.encoder.brightness(slices)

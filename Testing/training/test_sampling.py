@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
 
+from BoneSAMLib.bone_kinds import KINDS
 from BoneSAMLib.model.prompt_encoder import INPUT_SIZE
 from Testing.training.spheres import FAT, LARGE, THIN, anatomy, partial_scan
 from training.lookup import brightness_at
@@ -11,6 +12,7 @@ from training.sampling import ALL_BONES, ANYTHING, CUBE_SIZE, OBJECT, UNKNOWN, M
 from training.store import Subject, Target
 
 SIZE = 96
+FEMUR = 1 + KINDS.index("femur")
 PLAIN = {
     "synthetic": 1.0,
     "unlabelled": 0.0,
@@ -130,6 +132,18 @@ def test_all_bones_marks_both_balls():
         assert np.array_equal(sample["cube_target"], sample["cube_bone"])
 
 
+def test_half_of_the_bones_with_a_name_are_called_by_it():
+    subject = anatomy()
+    subject.names[LARGE] = "left femur"
+    kinds = [sample["kind"] for sample in draw(subject, 60, with_cube=False)]
+    assert set(kinds) == {0, FEMUR}
+    assert 6 < kinds.count(FEMUR) < 30  # the other bone has no name
+    for changes in ({"named": 0.0}, {"all_bones": 1.0}, {"anything": 1.0}):
+        assert not any(sample["kind"] for sample in draw(subject, 8, with_cube=False, **changes))
+    shadows = draw(subject, 12, with_cube=False, radiograph=1.0, named=1.0)
+    assert {sample["kind"] for sample in shadows} == {0, FEMUR}
+
+
 def test_anything_also_means_soft_tissue():
     subject = anatomy()
     seen = other = 0
@@ -169,6 +183,23 @@ def test_a_radiograph_is_flat_and_shows_the_shadow():
 
 def test_where_not_every_bone_is_annotated_nobody_asks_for_all():
     for sample in draw(partial_scan(), 10, synthetic=0.0, all_bones=1.0):
+        assert sample["mode"] == OBJECT
+
+
+def test_all_bones_may_be_judged_near_annotated_ones():
+    asked = draw(partial_scan(), 12, synthetic=0.0, all_near=1.0, seed=5, with_cube=False)
+    assert {sample["mode"] for sample in asked} == {ALL_BONES}
+    for sample in asked:
+        target, weight = sample["target"], sample["weight"]
+        assert target.any()
+        assert weight[target > 0].all()
+        assert 0 < weight.mean() < 1
+        assert not weight[~target.any((1, 2))].any()  # a slice without any says nothing
+    assert not all(sample["target"].any((1, 2)).all() for sample in asked)
+    assert not any(sample["has_cube"] for sample in draw(partial_scan(), 4, synthetic=0.0, all_near=1.0))
+    scan = partial_scan()
+    scan.modality = "CT"
+    for sample in draw(scan, 10, synthetic=0.0, all_near=1.0):
         assert sample["mode"] == OBJECT
 
 

@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from BoneSAMLib.model.prompt_encoder import BOX_HIGH, BOX_LOW, INPUT_SIZE, NEGATIVE, PADDING, POSITIVE
-from training.simulated_prompts import INWARD, OUTWARD, SLOTS, Prompts, click_on, jitter
+from training.simulated_prompts import (
+    INWARD,
+    LOOSE_INWARD,
+    LOOSE_OUTWARD,
+    OUTWARD,
+    SLOTS,
+    Prompts,
+    click_on,
+    jitter,
+)
 
 DEPTHS = torch.tensor([[0.0, 7.0], [0.0, -3.0]])
 ALL = torch.tensor([True, True])
@@ -24,6 +33,17 @@ def test_box_sides_move_by_a_share_of_the_box():
     assert float(outward.mean()) == pytest.approx((OUTWARD - INWARD) / 2, abs=0.005)
     correlation = torch.corrcoef(outward.T) - torch.eye(6)
     assert correlation.abs().max() < 0.1
+
+
+def test_some_boxes_are_as_loose_as_those_found_by_name():
+    boxes = torch.tensor([[-500.0, -500.0, -500.0, 500.0, 500.0, 500.0]]).repeat(2000, 1)
+    loose = torch.arange(2000) % 2 == 0
+    moved = jitter(boxes, seeded(), loose)
+    outward = torch.cat([boxes[:, :3] - moved[:, :3], moved[:, 3:] - boxes[:, 3:]], 1) / 1000.0
+    assert outward[loose].min() == pytest.approx(-LOOSE_INWARD, abs=0.02)
+    assert outward[loose].max() == pytest.approx(LOOSE_OUTWARD, abs=0.02)
+    assert outward[~loose].min() == pytest.approx(-INWARD, abs=0.02)
+    assert outward[~loose].max() == pytest.approx(OUTWARD, abs=0.02)
 
 
 def test_even_a_small_box_is_drawn_a_pixel_off():

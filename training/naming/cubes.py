@@ -79,7 +79,7 @@ def _draw(subject: Subject, rng: np.random.Generator) -> dict[str, Any] | None:
     if subject.kind == "labels" and rng.random() < CUT:
         beyond |= _cut(rng)
     image[beyond] = 0.0
-    kind[beyond] = 0
+    kind[beyond], number[beyond], side[beyond] = 0, 0, NO_SIDE
     if not (kind == chosen).any():
         return None
     if mirrored:

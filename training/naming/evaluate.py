@@ -21,6 +21,7 @@ from BoneSAMLib.bone_finding import BoneFinder, BoneNotFound, Naming
 from BoneSAMLib.bone_kinds import BonePlace, bones_at, name_of
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.intensity import CT_HIGH_HU, CT_LOW_HU
+from BoneSAMLib.prompts import Box
 from BoneSAMLib.session import Segmenter
 from BoneSAMLib.volume import Volume
 from training.cases import Case, load_cases
@@ -58,14 +59,20 @@ MATCHED_IOU = 0.5  # panoptic quality (Kirillov et al. 2019, sec. 4)
 
 @dataclass(frozen=True)
 class Asked:
-    """A bone asked for by name in a scan. Dice 0 where it was not found."""
+    """A bone asked for by name in a scan. Dice 0 where it was not found.
+
+    By name is the mask in the box that was found, by box that in a jittered one. `told`: the mask decoder was
+    told the kind of bone, too, as it is in use.
+    """
 
     source: str
     case: str
     bone: str
     found: bool
     dice_by_name: float
+    dice_by_name_untold: float
     dice_by_box: float
+    dice_by_box_told: float
 
 
 @dataclass(frozen=True)
@@ -113,15 +120,20 @@ def ask_case(case: Case, segmenter: Segmenter) -> Iterator[Asked]:
         if place is None or not bones_at(place):
             continue
         box = jittered_box(bone.mask, volume, generator(case.id, bone.name, "box"))
-        by_box = compare(session.segment(box=box).mask, bone.mask, volume.spacing).dice
-        name, by_name = name_of(place), 0.0
+        name = name_of(place)
         try:
             found, _ = session.find(name)
         except BoneNotFound:
             found = []
-        if found:
-            by_name = compare(session.segment(box=found[0].box).mask, bone.mask, volume.spacing).dice
-        yield Asked(case.source, case.id, name, bool(found), by_name, by_box)
+
+        def dice(box: Box, told: bool, mask: NDArray[np.bool_] = bone.mask, name: str = name) -> float:
+            answer = session.segment(box=box, bone=name if told else "").mask
+            return compare(answer, mask, volume.spacing).dice
+
+        by_name, untold = (dice(found[0].box, told) if found else 0.0 for told in (True, False))
+        yield Asked(
+            case.source, case.id, name, bool(found), by_name, untold, dice(box, False), dice(box, True)
+        )
 
 
 def name_masks(
@@ -219,8 +231,10 @@ def summary_of(
         found[source] = {
             "bones": len(rows),
             "found": _share(row.found for row in rows),
-            "dice_by_name": round(float(np.mean([row.dice_by_name for row in rows])), 3),
-            "dice_by_box": round(float(np.mean([row.dice_by_box for row in rows])), 3),
+            **{
+                kind: round(float(np.mean([getattr(row, kind) for row in rows])), 3)
+                for kind in ("dice_by_name", "dice_by_name_untold", "dice_by_box", "dice_by_box_told")
+            },
         }
     summary: dict[str, Any] = {"by_name": found, "names": {}}
     for source in sorted({row.source for row in named}):

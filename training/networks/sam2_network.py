@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from BoneSAMLib.errors import BoneSAMError
+from BoneSAMLib.model.kind_prompt import KindPrompt
 from BoneSAMLib.model.prompt_encoder import INPUT_SIZE
 from training.losses import mask_loss
 from training.networks.promptable import (
@@ -105,7 +106,7 @@ class Sam2Network(PromptableNetwork):
         count, half = conditioned.shape[0], size // 2
         blank = conditioned.new_zeros
         labels = torch.full((count, 1), -1, device=conditioned.device)
-        prompts = (blank(count, 1, 3), labels, blank(count, 1, half, half))
+        prompts = (blank(count, 1, 3), labels, blank(count, 1, half, half), labels[:, 0] * 0)
         decoder = cast(_Decoder, self.decoder)
         return decoder(
             conditioned, skip, blank(count, 2, half, half), blank(count), *prompts, remembered=True
@@ -201,6 +202,7 @@ class _Decoder(nn.Module):
         super().__init__()
         self.fusion = QuietFusion()
         self.prompt_encoder = _PromptEncoder(official)
+        self.kind_prompt = KindPrompt(EMBEDDING_DIM)
         self.mask_decoder = official.mask_decoder
         self.no_memory = official.no_memory_embedding
 
@@ -213,6 +215,7 @@ class _Decoder(nn.Module):
         points: Tensor,
         labels: Tensor,
         masks: Tensor,
+        kinds: Tensor,
         remembered: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """As `PromptedDecoder`; `remembered`: the embedding comes from the memory."""
@@ -222,6 +225,7 @@ class _Decoder(nn.Module):
             embedding = embedding + self.no_memory.reshape(1, -1, 1, 1)
         fused = self.fusion(embedding, resized(attention, size), use_attention)
         sparse, dense = self.prompt_encoder(points, labels, masks, size)
+        sparse, dense = self.kind_prompt(kinds, sparse, dense)
         position = self.prompt_encoder.grid(size).to(fused.dtype)
         logits, iou = self._masks(fused + dense, position, sparse.to(fused.dtype), skip)
         return resized(logits, wanted), iou

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from BoneSAMLib.model.kind_prompt import KindPrompt
 from BoneSAMLib.model.prompt_encoder import INPUT_SIZE, SpatialPromptEncoder
 from BoneSAMLib.model.segment_anything_modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 from training.networks.promptable import (
@@ -132,6 +133,7 @@ class _Decoder(nn.Module):
         super().__init__()
         self.fusion = QuietFusion()
         self.prompt_encoder = _PromptEncoder()
+        self.kind_prompt = KindPrompt(EMBEDDING_DIM)
         self.mask_decoder = _MaskDecoder()
 
     def forward(
@@ -143,12 +145,14 @@ class _Decoder(nn.Module):
         points: Tensor,
         labels: Tensor,
         masks: Tensor,
+        kinds: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """As `PromptedDecoder`; logits are twice as fine as the attention map."""
         size = (embedding.shape[-2], embedding.shape[-1])
         wanted = (2 * attention.shape[-2], 2 * attention.shape[-1])
         fused = self.fusion(embedding, resized(attention, size), use_attention)
         sparse, dense = self.prompt_encoder.embed(points, labels, masks, size)
+        sparse, dense = self.kind_prompt(kinds, sparse, dense)
         position = self.prompt_encoder.pe_layer(size).unsqueeze(0).to(embedding.dtype)
         # Nothing is added; an input that is never read would be missing in the exported graph.
         logits, iou = self.mask_decoder(fused + dense + skip, position, sparse.to(embedding.dtype))

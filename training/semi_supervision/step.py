@@ -146,7 +146,8 @@ def _answer(
         attention, use = _planes(torch.sigmoid(cube_logits.detach()), plane, some, size)
     embedding, skip = model.encoder(slices)
     masks = slices.new_zeros(len(slices), 1, size, size)
-    logits, _ = decoder(embedding, skip, attention, use, view.points, view.labels, masks)
+    kinds = torch.zeros(len(slices), dtype=torch.long, device=device)
+    logits, _ = decoder(embedding, skip, attention, use, view.points, view.labels, masks, kinds)
     return logits[:, 0].float(), cube_logits
 
 
