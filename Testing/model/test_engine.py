@@ -140,8 +140,8 @@ def test_an_unreadable_manifest(tmp_path, content):
 
 
 def test_another_format(bundle_copy):
-    change_manifest(bundle_copy, format=2)
-    with pytest.raises(BoneSAMError, match=r"have format 2, this version reads format 1: export them again"):
+    change_manifest(bundle_copy, format=1)
+    with pytest.raises(BoneSAMError, match=r"have format 1, this version reads format 2: export them again"):
         open_bundle(bundle_copy)
 
 
