@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from BoneSAMLib.bone_kinds import ROWS, BonePlace, bones_at, name_of, place_of
+from BoneSAMLib.bone_kinds import ROWS, BonePlace, bones_at, kind_alone, name_of, place_of
 from BoneSAMLib.bone_map import FoundBone, found_bones
 from BoneSAMLib.bone_parting import Split, parted, row_of, without_slivers
 from BoneSAMLib.bone_phrases import understand
@@ -98,7 +98,7 @@ class BoneFinder:
         found = [self._boxed(seen[place]) for place in places if place in seen]
         missing = [name_of(place) for place in places if place not in seen]
         if not found:
-            raise self._not_found([place for place in places if place not in seen])
+            raise self._not_found(places)
         return found, missing
 
     def _not_found(self, places: Sequence[BonePlace]) -> BoneNotFound:
@@ -210,9 +210,8 @@ def phrase_places(phrase: str) -> list[BonePlace]:
     Raises:
         BoneSAMError: as `understand` and `asked_places`.
     """
-    if phrase.strip().lower() == "skull":  # the word alone; otherwise the mandible goes with it
-        return [BonePlace("skull")]
-    return asked_places(understand(phrase).targets)
+    alone = kind_alone(phrase)
+    return [alone] if alone is not None else asked_places(understand(phrase).targets)
 
 
 def not_found(missing: Sequence[str]) -> BoneNotFound:

@@ -20,6 +20,7 @@ __all__ = [
     "ROWS",
     "BonePlace",
     "bones_at",
+    "kind_alone",
     "kind_called",
     "name_of",
     "place_of",
@@ -142,13 +143,19 @@ def name_of(place: BonePlace, sure: bool = True) -> str:
     return f"{place.side} {name}" if place.side else name
 
 
+def kind_alone(phrase: str) -> BonePlace | None:
+    """The skull, if a phrase is that word alone: among other words, the mandible goes with it."""
+    return BonePlace("skull") if phrase.strip().lower() == "skull" else None
+
+
 def kind_called(name: str) -> int:
     """What is told to the network of a bone with a name: 1 + the place of its kind in KINDS.
 
     0, which is no name, where bones of several kinds are meant, or none that is known.
     """
-    if name in KINDS:  # "skull" alone, which as a phrase means the mandible, too
-        return 1 + KINDS.index(name)
+    alone = kind_alone(name)
+    if alone is not None:
+        return 1 + KINDS.index(alone.kind)
     try:
         read = understand(name)
     except BoneSAMError:

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from BoneSAMLib.bone_phrase_names import NamedBones, bones_named, numbers_in, ray_of
 from BoneSAMLib.bone_phrase_questions import EXAMPLE, UnclearPhrase, ask_which, refuse
 from BoneSAMLib.bone_table import Bone, BoneTarget, Side, bone_table
-from BoneSAMLib.bone_words import BONE, TWO, Token, key_of, words
+from BoneSAMLib.bone_words import BONE, CARDINALS, TWO, Token, key_of, words
 
 __all__ = ["targets_of"]
 
 _THE = {"the", "die", "le", "les", "gli", "los", "las"}
-_CARDINALS = {"three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
 
 
 @dataclass
@@ -145,7 +144,7 @@ def _items(read: Sequence[Token]) -> list[_Item]:
         elif token.kind == "all":
             item.every = item.closed = True
         elif token.kind != "filler":
-            many = previous.kind == "all" or previous.text in _THE or token.text in _CARDINALS
+            many = previous.kind == "all" or previous.text in _THE or token.text in CARDINALS
             if token.kind == "number" and not token.ordinal and not item.words and many:
                 item.counts = True
             item.words.append(token)

@@ -10,7 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["BONE", "TWO", "Kind", "Token", "Words", "key_of", "name_key", "plain", "tokens", "words"]
+__all__ = [
+    "BONE",
+    "CARDINALS",
+    "TWO",
+    "Kind",
+    "Token",
+    "Words",
+    "key_of",
+    "name_key",
+    "plain",
+    "tokens",
+    "words",
+]
 
 ANATOMY = Path(__file__).resolve().parents[1] / "Resources" / "anatomy"
 BONE = "bone"
@@ -23,13 +35,16 @@ _ORDINAL_ENDING = re.compile(
     r"(\d+)(?:st|nd|rd|th|ste|te|ten|ter|ere|era|er|ra|re|eme|ieme|nde|da|do|ro|ta|to|ma|mo|va|vo|ª|º|°|e|o|a)\b"
     r"|(\d+)\.(?!\d)"
 )
+CARDINALS = frozenset(
+    ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+)
 TWO = {"two", "zwei", "beiden", "due", "deux", "dos"}
 _OF = {"of", "de", "del", "della", "der", "des", "di", "du", "am", "an"}
 _ARTICLE = re.compile(r"\b(?:l|d|dell|all|nell|sull|un|qu|s)['’`´](?=[^\W\d])")
 _PARTS = re.compile(r"\d+#?|[^\W\d_]+|[-,;/&+]")
 # Letters that name a vertebra with the number after them.
 _LEVEL_LETTERS = {"c", "t", "d", "l", "s"}
-# What has no number, or a smaller one, after a slash or beside it: the next region begins again with 1.
+# After the last vertebra of a region, the next one begins again with 1.
 _LAST_LEVELS = {
     ("c", 7): "t",
     ("t", 12): "l",
@@ -86,12 +101,11 @@ class Words:
 def words() -> Words:
     """The word lists of Resources/anatomy/words.json."""
     lists: dict[str, Any] = json.loads((ANATOMY / "words.json").read_text(encoding="utf-8"))
-    cardinals = {"one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"}
     return Words(
         kinds={word: kind for kind in _LISTS for word in lists[kind].split()},
         bone=frozenset(lists["bone"].split()),
         numbers=lists["numbers"],
-        ordinals=frozenset(lists["numbers"]) - cardinals - {"twelve"},
+        ordinals=frozenset(lists["numbers"]) - CARDINALS,
         roman=lists["roman"],
         side_letters=lists["side_letters"],
         to_between_numbers=frozenset(lists["to_between_numbers"].split()),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from BoneSAMLib.bone_kinds import KINDS, BonePlace, place_of
+from BoneSAMLib.bone_kinds import KINDS, BonePlace, kind_alone, place_of
 from BoneSAMLib.bone_phrases import understand
 from BoneSAMLib.errors import BoneSAMError
 from training.synthesis.tissues import HARD
@@ -57,8 +57,9 @@ def label_place(name: str) -> BonePlace | None:
     name = name.split(", piece")[0]
     if name.startswith(PARTS):
         return BonePlace("vertebra")
-    if name == "skull":  # in a phrase, the mandible goes with it
-        return BonePlace("skull")
+    alone = kind_alone(name)
+    if alone is not None:
+        return alone
     try:
         targets = understand(name.replace("ilium", "hip bone")).targets
     except BoneSAMError:
