@@ -23,6 +23,7 @@ from BoneSAMLib.batch_command import batch
 from BoneSAMLib.bone_phrases import understand
 from BoneSAMLib.bone_table import bone_table
 from BoneSAMLib.command_errors import errors_in_one_sentence
+from BoneSAMLib.components import counted
 from BoneSAMLib.description import describe_volume
 from BoneSAMLib.errors import BoneSAMError
 from BoneSAMLib.many_bones import (
@@ -359,8 +360,7 @@ def _print_bones(volume: Volume, labels: NDArray[Any], bones: Sequence[ReportedB
     table.add_column("look at slices")
     table.add_column("prompt")
     milliliters = abs(float(np.linalg.det(volume.ijk_to_ras[:3, :3]))) / 1000
-    # Plane by plane: a count over the whole would convert it to 64 bit first.
-    counts = np.sum([np.bincount(plane.ravel(), minlength=len(bones) + 1) for plane in labels], axis=0)
+    counts = counted(labels, len(bones) + 1)
     voxels = {bone.value: int(counts[bone.value]) for bone in bones}
     for bone in bones:
         table.add_row(

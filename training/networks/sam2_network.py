@@ -106,7 +106,7 @@ class Sam2Network(PromptableNetwork):
         count, half = conditioned.shape[0], size // 2
         blank = conditioned.new_zeros
         labels = torch.full((count, 1), -1, device=conditioned.device)
-        prompts = (blank(count, 1, 3), labels, blank(count, 1, half, half), labels[:, 0] * 0)
+        prompts = (blank(count, 1, 3), labels, blank(count, 1, half, half), torch.zeros_like(labels[:, 0]))
         decoder = cast(_Decoder, self.decoder)
         return decoder(
             conditioned, skip, blank(count, 2, half, half), blank(count), *prompts, remembered=True
