@@ -17,6 +17,7 @@ __all__ = ["NamedBones", "bones_named", "numbers_in", "ray_of"]
 _LONGEST_NAME = 8  # in words and numbers
 _MOST_SPLITS = 12
 _HIGHEST = 13  # one more than any bone is counted to
+_DIGIT = re.compile(r"((?:hand|foot)_digit_)\d")  # IDs of the groups of fingers and toes
 
 
 @dataclass
@@ -201,7 +202,7 @@ def _shared(names: Sequence[Named | NamedBones]) -> tuple[Bone, ...]:
     rays = any(all(re.match("meta[ct]", bone.id) for bone in _bones_of(name)) for name in names)
     for name in names:
         bones = set(_bones_of(name))
-        if rays and isinstance(name, BoneGroup) and re.fullmatch(r"(hand|foot)_digit_\d", name.id):
+        if rays and isinstance(name, BoneGroup) and _DIGIT.fullmatch(name.id):
             bones |= {ray for bone in bones if (ray := ray_of(bone)) is not None}
         if isinstance(name, BoneGroup) and name.id == "skeleton":
             bones |= set(bone_table().bones.values())
@@ -221,7 +222,10 @@ def ray_of(bone: Bone) -> Bone | None:
 
 
 def _numbered(names: Sequence[Named | NamedBones]) -> dict[int, tuple[Bone, ...]]:
-    """How the bones of a group, or the neighbors of one of its bones, are counted."""
+    """How the bones of a group, or the neighbors of one of its bones, are counted; fingers and toes, too."""
+    digit = _DIGIT.fullmatch(names[0].id) if len(names) == 1 and isinstance(names[0], BoneGroup) else None
+    if digit is not None:
+        return {number: bone_table().groups[f"{digit[1]}{number}"].bones for number in range(1, 6)}
     bones = _shared(names)
     if not bones:
         return {}

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
+from BoneSAMLib.bone_meaning import near_in_meaning
 from BoneSAMLib.bone_spelling import nearest
 from BoneSAMLib.bone_table import Ask, Bone, Named, bone_table, name_families
 from BoneSAMLib.bone_words import Token, key_of
@@ -64,6 +65,9 @@ def refuse(read: Sequence[Token]) -> NoReturn:
     if family and any(token.number not in family for token in read if token.kind == "number"):
         names = [_name_of(family[number]) for number in (min(family), max(family))]
         raise UnclearPhrase(f'There is no "{text}": there are {names[0]} to {names[1]}.', names)
+    alike = near_in_meaning(text, _NEAR)
+    if alike:
+        raise UnclearPhrase(f'No bone is called "{text}". By its meaning it may be: {listed(alike)}.', alike)
     known = _known_names()
     near = list(dict.fromkeys(known[name] for name in nearest(text, list(known), 2 * _NEAR)))[:_NEAR]
     hint = f"Near it are: {listed(near)}." if near else f"Write {EXAMPLE}."

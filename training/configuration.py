@@ -20,6 +20,7 @@ PARTS: dict[str, str | tuple[str, ...]] = {
     "decoder": "decoder.",
     "fusion": ("decoder.fusion.", "decoder.prior."),
     "prompts": "decoder.prompt_encoder.",
+    "kinds": "decoder.kind_prompt.",
     "masks": "decoder.mask_decoder.",
     "memory": "memory.",
     "adapters": "",
@@ -90,6 +91,7 @@ class Config:
     network: str = "bonesam-t"  # see training.networks.registry
     start: str = ""  # "bundle", or weights to begin with
     learning_rate: float = 1e-3
+    kind_rate: float = 1.0  # of the learning rate, for what the names of bones mean; few samples show each
     weight_decay: float = 0.05
     warmup_steps: int = 300
     ema: float = 0.9985

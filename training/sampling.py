@@ -41,6 +41,9 @@ class Mixture:
     all_near: float = 0.0
     anything: float = 0.12  # any structure, or a superpixel, instead of a bone
     two_dimensional_box: float = 0.2
+    # Of the bones: slice 0 near an end of it and slice 1 nearer to that end, or past it. There a bone that is
+    # followed from slice to slice must be left.
+    ends: float = 0.0
     named: float = 0.5  # of the bones whose kind is known: the network is told it
     cut_out: float = 0.06  # part of the image blanked, as by a field of view or a collimator
     sources: dict[str, float] | None = None  # weights of real sources; None for equal
@@ -135,7 +138,10 @@ class Sampler:
             extents = (np.abs(frame.axes).T @ (subject.size * subject.spacing)) * frame.scale
             width = float(extents[:2].max() * rng.uniform(0.95, 1.05))
             center[:2] = frame.from_voxels(((subject.size - 1) / 2)[None])[0, :2]
+        ends = mode == OBJECT and not flat_image and rng.random() < self.mixture.ends
         step, slices = self._slice_positions(low[2], high[2], width, frame, flat_image)
+        if ends:
+            slices = self._slices_at_end(low[2], high[2], step)
         if subject.kind == "labels" and not flat_image and rng.random() < self.mixture.radiograph:
             return self._radiograph(target, mode, frame, center, width, low, high)
         if mode == ANYTHING:
@@ -252,6 +258,18 @@ class Sampler:
         chosen_mm = rng.uniform(low - margin, high + margin) if outside else rng.uniform(low, high)
         reach_mm = step * (1 + int(rng.exponential(2.0))) * rng.choice([-1, 1])
         return step, [float(chosen_mm), float(np.clip(chosen_mm + reach_mm, low - step, high + step))]
+
+    def _slices_at_end(self, low: float, high: float, step: float) -> list[float]:
+        """Slice 0 in the bone near an end of it, slice 1 some steps nearer to that end or beyond it."""
+        rng = self.rng
+        outward = rng.choice([-1, 1])
+        end = high if outward > 0 else low
+        if self.subject.slicing.thick:
+            end = step * (np.floor(end / step) if outward > 0 else np.ceil(end / step))
+        length = int((high - low) / step)
+        first = end - outward * step * int(rng.integers(0, 1 + min(3, length)))
+        reach = min(1 + int(rng.exponential(2.0)), 6)
+        return [float(first), float(first + outward * step * reach)]
 
     @staticmethod
     def _lattice(

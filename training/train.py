@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from BoneSAMLib.errors import BoneSAMError
 from training.batches import Batch, Samples, echoed, first_step_of, grouped
 from training.checkpoint import contiguous, finish_saving, read_state, save_checkpoint
-from training.configuration import Config, Phase, read_config
+from training.configuration import PARTS, Config, Phase, read_config
 from training.learning_parts import choose_learning, describe, peak_memory, set_training
 from training.networks.registry import BONESAM_T, OFFICIAL, build_network
 from training.processes import join_processes
@@ -94,12 +94,20 @@ class Trainer:
         return model
 
     def _groups(self) -> list[dict[str, Any]]:
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.ndim <= 1]
-        return [
-            {"params": decayed, "weight_decay": self.config.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
+        kinds: list[nn.Parameter] = []
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
+        for name, parameter in self.model.named_parameters():
+            if name.startswith(PARTS["kinds"]):
+                kinds.append(parameter)
+            else:
+                (decayed if parameter.ndim > 1 else plain).append(parameter)
+        groups = [
+            {"params": decayed, "weight_decay": self.config.weight_decay, "rate": 1.0},
+            {"params": plain, "weight_decay": 0.0, "rate": 1.0},
+            {"params": kinds, "weight_decay": 0.0, "rate": self.config.kind_rate},
         ]
+        return [group for group in groups if group["params"]]
 
     @property
     def done(self) -> float:
@@ -174,7 +182,7 @@ class Trainer:
         ]
         for optimizer in optimizers:
             for settings in optimizer.param_groups:
-                settings["lr"] = self._learning_rate() * phase.rate
+                settings["lr"] = self._learning_rate() * phase.rate * settings.get("rate", 1.0)
             optimizer.zero_grad(set_to_none=True)
         set_training(self.model, self.config.freeze_norms)
         if self.assistants:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PART_OF_SLICER = {"PIL", "SimpleITK", "numpy", "packaging", "pydicom", "scipy", "slicer", "vtk"}
 PART_OF_SLICER_WINDOW = {"SampleData", "ctk", "qt"}
 INSTALLED_ON_FIRST_USE = {"onnxruntime"}
-USED_IF_PRESENT = {"dask", "distributed", "highdicom", "rapidfuzz", "skimage"}
+USED_IF_PRESENT = {"dask", "distributed", "highdicom", "rapidfuzz", "skimage", "wordllama"}
 NOT_USED_IN_SLICER = (
     "BoneSAMLib/browser/",
     "BoneSAMLib/batch_command.py",

@@ -225,6 +225,28 @@ def test_thick_slices_are_neighbors_in_the_scan():
             assert abs(steps) > 0.9
 
 
+def test_bones_may_be_shown_at_their_ends():
+    anywhere, at_ends = (draw(anatomy(), 60, False, ends=ends) for ends in (0.0, 1.0))
+    beyond = [np.mean([not sample["target"][1].any() for sample in drawn]) for drawn in (anywhere, at_ends)]
+    assert beyond[0] < 0.3
+    assert beyond[1] > 0.4
+    for sample in at_ends:
+        assert sample["box"][2] - 1 < 0 < sample["box"][5] + 1  # slice 0 is in the bone
+        ends = sample["box"][2], sample["box"][5]
+        before, after = (min(abs(depth - end) for end in ends) for depth in sample["depths"])
+        past = not ends[0] < sample["depths"][1] < ends[1]
+        assert past or after < before
+
+
+def test_thick_slices_at_an_end_are_slices_of_the_scan():
+    subject = partial_scan()
+    subject.targets[0].points = np.argwhere(subject.labels)[:, ::-1].astype(np.float32)
+    for sample in draw(subject, 20, False, synthetic=0.0, ends=1.0):
+        steps = sample["depths"][1] / (sample["box"][5] - sample["box"][2]) * 27
+        assert abs(steps - np.rint(steps)) < 0.01
+        assert 1 <= abs(np.rint(steps)) <= 6
+
+
 def test_unlabelled_scans_give_regions_of_similar_brightness():
     scan = partial_scan()
     subject = Subject(

@@ -94,6 +94,21 @@ def test_steps_change_the_weights_and_their_average_follows(store, tmp_path):
     assert mean["encoder.stem.0.1.num_batches_tracked"] == now["encoder.stem.0.1.num_batches_tracked"]
 
 
+def test_names_may_learn_faster_than_the_rest(store, tmp_path, monkeypatch):
+    run = trainer(store, tmp_path, kind_rate=30.0)
+    prompts, token = (
+        run.model.decoder.prompt_encoder.not_a_point_embed.weight,
+        run.model.decoder.kind_prompt.token,
+    )
+    monkeypatch.setattr(train, "losses_of", lambda *_: (prompts.mean() + token.mean(), {}))
+    before = prompts.detach().clone(), token.detach().clone()
+    run.train_step([{}], SMALL)
+    # AdamW's first step is as long as the learning rate, wherever there is a gradient.
+    rate = run.config.learning_rate
+    assert float((before[0] - prompts).detach().abs().mean()) == pytest.approx(rate, rel=0.1)
+    assert float((before[1] - token).detach().abs().mean()) == pytest.approx(30 * rate, rel=0.1)
+
+
 @pytest.mark.parametrize("precision", ["auto", "float16"])
 def test_a_loss_that_is_no_number_does_not_break_the_weights(store, tmp_path, monkeypatch, precision):
     run = trainer(store, tmp_path, precision=precision)
