@@ -292,7 +292,8 @@ class BoneInProgress:
             self.history.go_back_to(settled, forget=True)
             raise
         others = () if self._second is None else ((self._second.key, self._second.volume),)
-        request = MaskRequest(self.opened.key, self.opened.volume, self._settings.now, self.step, others)
+        opened, name = self.opened, self._table.name_of(self.step.segment)
+        request = MaskRequest(opened.key, opened.volume, self._settings.now, self.step, others, name)
         do: Callable[[SessionCache, Job], Outcome]
         if work is Work.SEGMENT:
             do, receive = request.segment, self._receive_mask

@@ -71,7 +71,7 @@ class MaskRequest:
             progress=job.report,
             cancel=job,
             preview=lambda mask: job.show(self._kept_inside(mask)),
-            bone=self.bone,
+            bone=self.bone or self._name_so_far(),
         )
         return self._outcome(result, prompts, session, start, self._name_so_far())
 

@@ -63,6 +63,10 @@ class SegmentTable:
         mask = self.store.read(identifier, source)
         return None if mask.is_empty else mask
 
+    def name_of(self, identifier: str | None) -> str:
+        """What a segment is called; "" for none."""
+        return next((entry.name for entry in self.entries if entry.identifier == identifier), "")
+
     def is_empty(self, identifier: str) -> bool:
         """Whether a segment has no voxel, on this volume or elsewhere."""
         return self.store.is_empty(identifier)

@@ -33,6 +33,22 @@ def test_one_bone_is_as_if_its_box_had_been_drawn(desk):
     assert desk.view.messages == []
 
 
+def test_the_network_is_told_the_name_of_the_bone(desk):
+    ask(desk, "left femur")
+    desk.presenter.add_point(beside(3, 3, 3))
+    desk.run()
+    desk.presenter.accept()
+    assert desk.segmenter.called == ["left femur", "left femur"]
+    desk.presenter.add_segment("sacrum")
+    desk.presenter.set_box(OTHER_BONE)
+    desk.run()
+    assert desk.segmenter.called[2:] == ["sacrum"]
+    desk.presenter.accept()
+    desk.presenter.add_point(beside(3, 3, 3))
+    desk.run()
+    assert desk.segmenter.called[3:] == ["sacrum"]
+
+
 def test_a_bone_keeps_its_name_while_it_is_corrected(desk):
     ask(desk, "left femur")
     desk.presenter.add_point(beside(3, 3, 3))
