@@ -23,10 +23,11 @@ demo: .venv/.demo
 	@mkdir -p demo
 	@$(BIN)/bonesam segment "$(INPUT)" $(PROMPTS) \
 		--output demo/mask.seg.nrrd --overlay demo/overlay.png --report demo/report.html
-	@echo "To look at it and correct it in the browser: make view"
+	@echo "$(INPUT)" > demo/input
+	@echo 'To look at it and correct it in the browser: make view INPUT="$(INPUT)"'
 
 view: .venv-web/.web
-	@test -e demo/mask.seg.nrrd || $(MAKE) demo
+	@test -e demo/mask.seg.nrrd -a "$$(cat demo/input 2>/dev/null)" = "$(INPUT)" || $(MAKE) demo
 	@.venv-web/bin/bonesam view "$(INPUT)" --mask demo/mask.seg.nrrd
 
 # TESTS narrows the runs. What is for one of Slicer's environments only is left to it; each part of that has a process

@@ -80,7 +80,7 @@ def batch(
         Path | None, typer.Option(metavar="FOLDER", help="Weights to use instead of the bundled ones.")
     ] = None,
     two_d_only: Annotated[
-        bool, typer.Option("--2d-only", help="Look at each slice alone: no depth attention.")
+        bool, typer.Option("--2d-only", help="Look at a slice and its neighbors only: no depth attention.")
     ] = False,
 ) -> None:
     """Segment many volumes: a mask and a .bonesam.json for each, and summary.html, the worst cases first.

@@ -1,7 +1,7 @@
 """Bones whose names mean nearly what a text says: "bone of the upper arm", "big bone in the thigh".
 
-Needs WordLlama (`pip install "bonesam[meaning]"`), whose word vectors come with it: nothing is downloaded.
-They are of English words first; of other languages they know what looks alike.
+Needs WordLlama (`pip install --editable ".[meaning]"`), which brings its word vectors along: nothing is
+downloaded. They are of English words first; of other languages they know what looks alike.
 """
 
 import functools

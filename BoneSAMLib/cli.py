@@ -140,7 +140,7 @@ def segment(
         ),
     ] = None,
     two_d_only: Annotated[
-        bool, typer.Option("--2d-only", help="Look at each slice alone: no depth attention.")
+        bool, typer.Option("--2d-only", help="Look at a slice and its neighbors only: no depth attention.")
     ] = False,
 ) -> None:
     """Segment one bone per prompt, or every bone with --all, and write a mask on the grid of INPUT.

@@ -343,7 +343,7 @@ def _answer(
     except ModuleNotFoundError as error:
         raise BoneSAMError(
             f"The Python package '{error.name}' is missing: install it, for example with "
-            f"slicer.util.pip_install('{error.name}')."
+            f"slicer.util.pip_install('--no-deps {error.name}')."
         ) from error
 
 

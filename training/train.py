@@ -380,7 +380,7 @@ def _validation_phase(phase: Phase) -> Phase:
 def main(
     config: Annotated[Path, typer.Argument(help="YAML file, see training/configs.")],
     store: Annotated[
-        Path, typer.Option(help="Training store made by training.store and training.synthesis.")
+        Path, typer.Option(help="Training store made by training.ingest and training.synthesis.anatomy.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and log; a run there is resumed.")],
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

@@ -80,7 +80,9 @@ class RuntimeInstaller:
                 )
             )
         before, version = _installed()
-        done = _("GPU support is installed. Choose the device 'auto' or 'cuda' under Advanced.")
+        done = _(
+            "GPU support is installed. Choose the device 'Automatic' or 'NVIDIA GPU (CUDA)' under Advanced."
+        )
         if before == GPU_PACKAGE and not _is_older(version, _least_version()):
             return done
         if "onnxruntime" in sys.modules:
