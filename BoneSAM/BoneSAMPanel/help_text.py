@@ -26,7 +26,11 @@ def helpText() -> str:
             "<b>Accept</b> makes the mask a segment; more clicks then correct it. <b>Next "
             "bone</b> begins another one."
         ),
-        _("<b>All bones</b> finds every bone without a prompt. Bones that touch may come out as one."),
+        _(
+            "<b>All bones</b> finds every bone without a prompt, <b>Find</b> those that a text names. In "
+            "CT and MR both give names: check them, above all sides and numbers. Bones that touch may come "
+            "out as one."
+        ),
     )
     paragraphs = (
         _(

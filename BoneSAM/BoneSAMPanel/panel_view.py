@@ -320,7 +320,7 @@ class PanelView:
                 return _("Press Segment, or add points first.")
             return _("Draw a box around the bone, or click on it with + Point.")
         if panel.active_segment is not None:
-            return _("Add points to correct '{name}', or draw a box for another bone.").format(
+            return _("Points change '{name}'. A box is for another bone, or this one if it is empty.").format(
                 name=self._activeName(panel)
             )
         return _("Draw a box around one bone, or click on it with + Point.")

@@ -71,7 +71,9 @@ def _hint(panel: Panel) -> str:
             return "Press Segment, or add points first."
         return "Draw a box around the bone, or click on it with + Point."
     if panel.active_segment is not None:
-        return f"Add points to correct '{_active_name(panel)}', or draw a box for another bone."
+        return (
+            f"Points change '{_active_name(panel)}'. A box is for another bone, or this one if it is empty."
+        )
     return "Draw a box around one bone, or click on it with + Point."
 
 

@@ -11,7 +11,7 @@ import types
 if "segment_anything" not in sys.modules:
     _spec = importlib.util.find_spec("segment_anything")
     if _spec is None or _spec.submodule_search_locations is None:
-        raise ImportError("segment-anything is not installed: pip install 'bonesam[train]'")
+        raise ImportError("segment-anything is not installed: pip install --editable '.[train]'")
     _package = types.ModuleType("segment_anything")
     _package.__path__ = list(_spec.submodule_search_locations)
     _package.__spec__ = _spec

@@ -8,7 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from BoneSAMLib.errors import BoneSAMError, Cancelled
-from BoneSAMLib.prompt_tokens import POSITIVE
+from BoneSAMLib.prompt_tokens import BOX_LOW, POSITIVE
 from BoneSAMLib.prompts import Box, Point
 from BoneSAMLib.session import Session
 from BoneSAMLib.slice_decoder import CACHED_SLICES
@@ -346,6 +346,27 @@ def test_what_was_drawn_apart_from_the_bone_survives_a_correction():
 @pytest.mark.parametrize("offset", [(0, 0, 0), (6, 0, 9), (-4, 3, -12), (0.5, 0.5, 0.5)])
 def test_one_click_finds_the_bone(session, plain, offset):
     assert_is(session.segment(points=[Point.from_ras(near(*offset))]).mask, plain[1])
+
+
+class PartOrWhole(FakeEngine):
+    """To a click alone, a blurred spot with the highest predicted IoU, and the whole bone with a lower one."""
+
+    def decode(self, inputs):
+        logits, iou = super().decode(inputs)
+        for n in np.flatnonzero(~(inputs.labels == BOX_LOW).any(1)):
+            x, y, _ = inputs.points[n][inputs.labels[n] == POSITIVE][0]
+            places = np.arange(128) * 2 + 1.0
+            spot = np.hypot(places[None] - x, places[:, None] - y)
+            logits[n, :3] = 0.1 * (6 - spot)
+            iou[n] = 0.9, 0.9, 0.9, 0.6
+        return logits, iou
+
+
+def test_a_click_means_the_stable_mask_and_not_the_spot_around_it():
+    j, i = np.mgrid[:300, :400]
+    bone = np.hypot((i - 150) / 60, (j - 150) / 100) < 1
+    session = Session(Volume((bone * 3000).astype(np.uint16), np.diag([0.2, 0.2, 1, 1])), PartOrWhole())
+    assert dice(session.segment(points=[Point.from_ijk((150, 150, 0))]).mask, bone[None]) > 0.95
 
 
 def test_clicks_beyond_the_box_enlarge_it(session, plain):

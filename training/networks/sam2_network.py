@@ -45,7 +45,9 @@ def build_sam2(name: str, image_size: int) -> "Sam2Network":
         from transformers import Sam2VideoConfig, Sam2VideoModel
         from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig, Sam2VisionConfig
     except ImportError as error:
-        raise BoneSAMError("SAM 2 needs the package transformers: pip install 'bonesam[sam2]'") from error
+        raise BoneSAMError(
+            "SAM 2 needs the package transformers: pip install --editable '.[sam2]'"
+        ) from error
     width, heads, blocks, everywhere, windows, background = SIZES[name]
     widths = [width * 2**stage for stage in range(4)]
     sides = [image_size // stride for stride in (4, 8, 16)]
