@@ -349,7 +349,7 @@ def test_one_click_finds_the_bone(session, plain, offset):
 
 
 class PartOrWhole(FakeEngine):
-    """To a click alone, a blurred spot with the highest predicted IoU, and the whole bone with a lower one."""
+    """To a click alone, a blurred spot with the highest predicted IoU, and the bone with a lower one."""
 
     def decode(self, inputs):
         logits, iou = super().decode(inputs)
