@@ -242,7 +242,7 @@ def test_gpu_support_replaces_the_runtime_and_changes_nothing_else(installer, co
             constraints.append(file.read().split())
 
     computer.during_pip = look
-    assert "cuda" in installer.installGpuSupport()
+    assert "CUDA" in installer.installGpuSupport()
     trial, removal, real = computer.pip
     assert trial[0] == "--dry-run"
     assert removal == ["uninstall", "onnxruntime"]
