@@ -37,6 +37,7 @@ NOTHING = -8.0  # logit of what was never looked at
 SMALLEST_PART = 0.1  # of the largest component: smaller ones are specks beside the bone
 SMALLEST_BONE_MM3 = 150.0  # without a prompt, anything smaller is noise (a pisiform has 1000 mm3)
 SMALLEST_BONE_PIXELS = 30  # the same in a single slice
+OBEYED = 3.0  # cells of the logits around a click that the network does not follow
 REVIEWED = 10
 FIRST_LOOK = 5  # slices of a box whose masks are shown before all the others are looked at
 
@@ -351,8 +352,9 @@ class Segmentation:
         """
         self.step(1.0)
         rows, columns = stack.region.voxels
-        inside = _inside(stack.region, stack.logits)
         clicks = self.clicks(points)
+        _obey(stack, clicks)
+        inside = _inside(stack.region, stack.logits)
         clicked = np.rint(clicks.places[clicks.positive]).astype(int)
         places = clicked - [columns.start, rows.start, stack.first]
         specks = None
@@ -513,6 +515,23 @@ def _inside(region: Region, logits: Array) -> Mask:
         part = slice(begin, begin + BATCH)
         inside[part] = region.to_voxels(logits[part]) > 0
     return inside
+
+
+def _obey(stack: Stack, clicks: Clicks) -> None:
+    """Where the network does not follow a click, a small disk of its slice does: no click is without effect.
+
+    Of 24 negative clicks deep inside of the samples' bones, the sixth bundle ignored 9.
+    """
+    cells = np.arange(LOGIT_SIZE) + 0.5
+    places = stack.region.to_pixels(clicks.places)[:, :2] * (LOGIT_SIZE / PIXELS)
+    planes = np.rint(clicks.places[:, 2]).astype(int) - stack.first
+    for (x, y), w, positive in zip(places, planes, clicks.positive, strict=True):
+        if not (0 <= w < len(stack.logits) and 0 <= x < LOGIT_SIZE and 0 <= y < LOGIT_SIZE):
+            continue
+        plane = stack.logits[w]
+        if (plane[int(y), int(x)] > 0) != positive:
+            disk = np.hypot(cells[None] - x, cells[:, None] - y) <= OBEYED
+            plane[disk] = np.maximum(plane[disk], 1) if positive else np.minimum(plane[disk], -1)
 
 
 def _stability(logits: Array) -> Array:

@@ -8,7 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from BoneSAMLib.errors import BoneSAMError, Cancelled
-from BoneSAMLib.prompt_tokens import BOX_LOW, POSITIVE
+from BoneSAMLib.prompt_tokens import BOX_LOW, NEGATIVE, PADDING, POSITIVE
 from BoneSAMLib.prompts import Box, Point
 from BoneSAMLib.session import Session
 from BoneSAMLib.slice_decoder import CACHED_SLICES
@@ -367,6 +367,28 @@ def test_a_click_means_the_stable_mask_and_not_the_spot_around_it():
     bone = np.hypot((i - 150) / 60, (j - 150) / 100) < 1
     session = Session(Volume((bone * 3000).astype(np.uint16), np.diag([0.2, 0.2, 1, 1])), PartOrWhole())
     assert dice(session.segment(points=[Point.from_ijk((150, 150, 0))]).mask, bone[None]) > 0.95
+
+
+class Deaf(FakeEngine):
+    """Follows no click."""
+
+    def decode(self, inputs):
+        labels = np.where(np.isin(inputs.labels, (POSITIVE, NEGATIVE)), PADDING, inputs.labels)
+        return super().decode(inputs._replace(labels=labels))
+
+
+def test_no_click_is_without_effect(plain):
+    volume, truth = plain
+    session = Session(volume, Deaf())
+    first = session.segment(box=BOX)
+    assert_is(first.mask, truth)
+    beside = Point.from_ras(near(0, 0, 0), positive=False)
+    second = session.segment(box=BOX, points=[beside], mask=first)
+    i, j, k = np.rint(beside.to_ijk(volume)).astype(int)
+    assert not second.mask[k, j, i]
+    assert 0 < (first.mask ^ second.mask).sum() < 40
+    third = session.segment(box=BOX, points=[beside, Point.from_ras(near(0, 0, 0))], mask=second)
+    assert third.mask[k, j, i]
 
 
 def test_clicks_beyond_the_box_enlarge_it(session, plain):
