@@ -71,8 +71,7 @@ def test_from_a_box_to_a_saved_file(chromium, tmp_path):
         page.screenshot("flow 2 box")
 
         # A negative point takes something away; undo and redo lead back and forth.
-        place = right.world(np.array(_in_mask(page, "Green", first)))
-        page.add_points("Green", place, positive=False)
+        page.add_points("Green", _in_slice(right, middle), positive=False)
         page.wait_for(
             lambda: page.panel["enabled"].get("undo") and not page.panel["running"], "the correction"
         )
@@ -127,16 +126,12 @@ def test_from_a_box_to_a_saved_file(chromium, tmp_path):
         page.close()
 
 
-def _in_mask(page, tag, mask):
-    """Voxel under the pixel that is most surrounded by a mask in the picture."""
-    from Testing.browser.site import deepest
-
-    row, column = deepest(mask[np.newaxis])[1:]
-    place = page.value(f"slice_{tag}")
-    _, _, width, height = page.area(tag)
-    x, y = column / width * place["size"][0], (1 - row / height) * place["size"][1]
-    ras = np.array(place["to_ras"]) @ [x, y, 1.0]
-    return (sample("hip_ct", "right femur").volume.ras_to_ijk @ [*ras, 1.0])[:3]
+def _in_slice(bone, middle):
+    """RAS of the voxel of a coronal slice that is most surrounded by the bone."""
+    j = round(float((bone.volume.ras_to_ijk @ [*middle, 1.0])[1]))
+    only = np.zeros_like(bone.mask)
+    only[:, j - 1 : j + 2] = bone.mask[:, j : j + 1]
+    return bone.deepest(only)
 
 
 def _check_surface(archive, scan, mask):
