@@ -5,7 +5,6 @@ downloaded. They are of English words first; of other languages they know what l
 """
 
 import functools
-import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,8 @@ def near_in_meaning(text: str, count: int) -> list[str]:
         return []
     model, names, vectors = known
     alike = vectors @ model.embed([text], norm=True)[0]
-    found: dict[str, float] = {}
-    for place in np.argsort(-alike):
-        if alike[place] < _ALIKE or len(found) == count:
-            break
-        found.setdefault(names[place], float(alike[place]))
-    return list(found)
+    near = [names[place] for place in np.argsort(-alike) if alike[place] >= _ALIKE]
+    return list(dict.fromkeys(near))[:count]
 
 
 @functools.cache
@@ -55,10 +50,8 @@ def _known() -> tuple[Any, list[str], Any] | None:
         name.lower(): thing.name
         for thing in bone_table().all
         if thing.id != "skeleton"  # "every bone" is near to whatever has a bone in it
-        for name in (thing.name, *itertools.chain.from_iterable(_spelled_out(thing.names)))
+        for language, names in {"": (thing.name,), **thing.names}.items()
+        if language != "abbreviations"
+        for name in names
     }
     return model, list(meant.values()), model.embed(list(meant), norm=True)
-
-
-def _spelled_out(names: dict[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
-    return [given for language, given in names.items() if language != "abbreviations"]
