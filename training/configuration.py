@@ -16,6 +16,7 @@ LEVELS = ("unlabelled", "image", "box", "partial")
 # What can be told to learn, and how its parameters' names begin.
 PARTS: dict[str, str | tuple[str, ...]] = {
     "encoder": "encoder.",
+    "pyramid": ("encoder.laterals.", "encoder.smooth", "encoder.narrow.", "encoder.neck."),
     "depth_attention": "depth_attention.",
     "decoder": "decoder.",
     "fusion": ("decoder.fusion.", "decoder.prior."),
