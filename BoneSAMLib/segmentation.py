@@ -27,6 +27,7 @@ MOST_CONTEXT = (
 SMALLEST_WIDTH = 12  # of a region, in voxels
 CLICK_SCALES = (0.32, 0.6, 1.0)  # widths tried for a click alone, in parts of the slice
 STABILITY = 2.0  # of a mask, in units of its predicted IoU: which mask a click alone means
+CUT_OFF = 0.15  # the same of one that touches the region's edge: more of it may lie outside
 CORRECTION_REACH = 48.0  # region pixels along the stack over which a correction is redone
 CARRIED_MARGIN = 1.3  # of the regions in which a bone is followed
 EDGE = 16  # region pixels: a bone that comes nearer to the edge is followed in another region
@@ -148,7 +149,7 @@ class Segmentation:
         if box is None or len(inside) < 12:
             return None
         touches = inside.min() <= 1 or inside.max() >= LOGIT_SIZE - 2
-        return (float(sure[choice]) - (0.15 if touches else 0.0), *box)
+        return (float(sure[choice]) - (CUT_OFF if touches else 0.0), *box)
 
     def carried(self, seed: int, low: Vector, high: Vector, clicks: Clicks) -> Stack:
         """From a 2D box on slice `seed` in both directions, a few slices at a time, each batch prompted by

@@ -10,6 +10,7 @@ from training.sampling import ALL_BONES, CUBE_SIZE, UNKNOWN
 from training.simulated_prompts import Prompts, click_on, jitter
 
 LOOSE = 0.5  # of the boxes around bones with a name: as the naming network draws them
+AGAIN = 0.35  # of the rounds bring no click: in use, what a box gave is looked at once more
 
 
 def losses_of(
@@ -105,7 +106,7 @@ def _attend(
 
 
 def _correct(prompts: Prompts, logits: Tensor, target: Tensor, weight: Tensor, depths: Tensor) -> None:
-    """Add the click that a user would make next, on either slice of each case."""
+    """Add the click that a user would make next, on either slice of each case; now and then none."""
     error = ((logits > 0).float() - (target > 0.5).float()).abs() * weight
     places, sizes = click_on(error.cpu())
     count = len(depths)
@@ -115,7 +116,7 @@ def _correct(prompts: Prompts, logits: Tensor, target: Tensor, weight: Tensor, d
     columns = (places[:, 0] * target.shape[-1] / 256).long()
     rows = (places[:, 1] * target.shape[-2] / 256).long()
     signs = (target.cpu()[index, rows, columns] > 0.5).long()
-    prompts.add_clicks(places, part, signs, depths, sizes > 4)
+    prompts.add_clicks(places, part, signs, depths, (sizes > 4) & (torch.rand(count) >= AGAIN))
 
 
 def _halve(masks: Tensor) -> Tensor:

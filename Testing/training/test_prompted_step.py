@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from BoneSAMLib.model.prompt_encoder import BOX_HIGH, BOX_LOW, INPUT_SIZE, NEGATIVE, PADDING, POSITIVE
 from Testing.training.spheres import anatomy
-from training.prompted_step import losses_of
+from training.prompted_step import AGAIN, losses_of
 from training.sampling import ALL_BONES, CUBE_SIZE, OBJECT, Mixture, draw_sample
 
 SIZE = 64
@@ -131,7 +131,7 @@ def test_missing_masks_get_a_click_on_the_bone(batch):
     (_, _, _, first, _), (_, _, points, second, _) = listener.asked
     added = (first == PADDING) & (second != PADDING)
     assert (second[added] == POSITIVE).all()
-    assert added.any(1).float().mean() > 0.8
+    assert 1 - AGAIN - 0.25 < added.any(1).float().mean() < 1 - AGAIN + 0.25  # others are looked at again
     assert loss > 1
     check_clicks(batch, points, added, inside=True)
 
@@ -158,7 +158,7 @@ def check_clicks(batch, points, added, inside):
         distance = batch["depths"][case, part] - batch["depths"][case, 1 - part]
         assert float(rows[1 - part, 2]) == pytest.approx(float(distance), abs=1e-4)
         checked += 1
-    assert checked > 15
+    assert checked > 8
 
 
 def test_first_prompts_are_boxes_clicks_or_both(batch):

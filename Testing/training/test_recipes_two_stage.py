@@ -89,6 +89,13 @@ def test_norms_of_frozen_parts_keep_their_statistics():
     assert model.decoder.training
 
 
+def test_the_pyramid_is_what_follows_the_encoders_stages():
+    model = BoneSAM(16)
+    choose_learning(model, Phase(steps=1, learn=["pyramid"]))
+    parts = {name.split(".")[1] for name in learning(model)}
+    assert parts == {"laterals", "smooth16", "smooth8", "narrow", "smooth4", "neck"}
+
+
 def test_what_learns_is_told_with_its_memory():
     model = torch.nn.Sequential(torch.nn.Linear(999, 1000), torch.nn.Linear(1000, 1, bias=False))
     model[1].requires_grad_(False)
