@@ -389,7 +389,7 @@ class Segmentation:
         """Logits [n, 128, 128] of slices without the holes in which the network hesitates: dark marrow in a
         ring of cortex. Holes with a negative click in them, on any slice, stay, as do those of radiographs.
         """
-        if self.volume.is_projection:
+        if self.volume.is_projection or not len(logits):  # none: where a correction lies far from the bone
             return logits
         logits = logits.copy()
         holes, _ = ndimage.label([ndimage.binary_fill_holes(plane > 0) & (plane <= 0) for plane in logits])
