@@ -6,11 +6,11 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from BoneSAMLib.components import bounding_box, numbered, without_specks
 from BoneSAMLib.cropped_mask import CroppedMask
 from BoneSAMLib.errors import BoneSAMError, Cancelled
+from BoneSAMLib.marrow import close_marrow
 from BoneSAMLib.prompt_tokens import Clicks, SlicePrompts
 from BoneSAMLib.prompts import Box, Point
 from BoneSAMLib.region import PIXELS, Array, Region, SliceFrame, Vector, interpolation
@@ -39,10 +39,6 @@ NOTHING = -8.0  # logit of what was never looked at
 SMALLEST_PART = 0.1  # of the largest component: smaller ones are specks beside the bone
 SMALLEST_BONE_MM3 = 150.0  # without a prompt, anything smaller is noise (a pisiform has 1000 mm3)
 SMALLEST_BONE_PIXELS = 30  # the same in a single slice
-# Logit of a hole in a mask above which it is marrow that was missed: of nine such holes on validation the
-# lowest has -0.9; the canal of a vertebra in four boxes -2.1 to -3.0. Dice stays as it was, within 0.003.
-UNSURE_HOLE = -1.6
-CLOSED = 0.5  # logit of what is closed, at least
 OBEYED = 3.0  # cells of the logits around a click that the network does not follow
 REVIEWED = 10
 FIRST_LOOK = 5  # slices of a box whose masks are shown before all the others are looked at
@@ -269,7 +265,7 @@ class Segmentation:
             stack.region, stack.indices[redone], self.boxed(low, high, clicks), previous[redone]
         )
         stack.logits[redone], stack.iou[redone] = logits[:, 0], iou[:, 0]
-        return self.result(stack, points, earlier, redone)
+        return self.result(stack, points, earlier, redone, new)
 
     def extended(self, stack: Stack, low: Vector, high: Vector) -> Stack:
         """A copy that holds all slices of the box from `low` to `high`, over a region that holds it too."""
@@ -324,14 +320,20 @@ class Segmentation:
         slice_iou = np.zeros(size[2], np.float32)
         self.stage = (0.0, 0.97)
         attention = self.depth_attention and attends_without_prompts(self.volume)
-        # Batch by batch: logits of all slices together would take as much memory as the volume.
+        # Of all slices, 64 kB each, because a shaft's marrow is told by its ends.
+        logits = np.empty((size[2], LOGIT_SIZE, LOGIT_SIZE), np.float32)
         batches = self.decoder.batches(
             region, np.arange(size[2]), SlicePrompts(Clicks.none()), attention, self.step
         )
-        for part, logits, iou in batches:
-            planes = self.closed(region, logits[:, 0], Clicks.none())
-            view[part[0] : part[-1] + 1, rows, columns] = region.to_voxels(planes) > 0
+        for part, answers, iou in batches:
+            logits[part] = answers[:, 0]
             slice_iou[part] = np.clip(iou[:, 0], 0, 1)
+        if not self.volume.is_projection:
+            close_marrow(logits, np.ones(len(logits), bool), Clicks.none())
+        for begin in range(0, len(logits), BATCH):
+            some = slice(begin, begin + BATCH)
+            view[some, rows, columns] = region.to_voxels(logits[some]) > 0
+            self.step(1.0)
         smallest = float(SMALLEST_BONE_PIXELS)
         if not self.volume.is_projection:
             smallest = max(SMALLEST_BONE_MM3 / float(np.prod(spacing)), 8)
@@ -352,17 +354,22 @@ class Segmentation:
         points: tuple[Point, ...],
         earlier: Mask | None = None,
         redone: Mask | None = None,
+        new: Mask | None = None,
     ) -> Result:
         """The mask on the volume's grid, and how sure the network is of it.
 
-        Where slices of the stack were not `redone`, they are those of the `earlier` mask.
+        Where slices of the stack were not `redone`, they are those of the `earlier` mask, which follows all
+        points but the `new` ones.
         """
         self.step(1.0)
         rows, columns = stack.region.voxels
         clicks = self.clicks(points)
-        changed = np.arange(len(stack.indices)) if redone is None else np.flatnonzero(redone)
-        stack.logits[changed] = self.closed(stack.region, stack.logits[changed], clicks)
-        _obey(stack, clicks)
+        changed = np.ones(len(stack.indices), bool) if redone is None else redone
+        cells = Clicks(_cells(stack, clicks), clicks.positive)
+        if not self.volume.is_projection:
+            told = cells if new is None else Clicks(cells.places[new], cells.positive[new])
+            close_marrow(stack.logits, changed, told, self.known_cells(stack, earlier, changed))
+        _obey(stack.logits, cells)
         inside = _inside(stack.region, stack.logits)
         clicked = np.rint(clicks.places[clicks.positive]).astype(int)
         places = clicked - [columns.start, rows.start, stack.first]
@@ -374,7 +381,7 @@ class Segmentation:
         mask = np.zeros(self.volume.shape, bool) if earlier is None else earlier.copy()
         view = self.frame.of_array(mask)
         view[stack.indices[changed]] = False
-        for n in changed:
+        for n in np.flatnonzero(changed):
             view[stack.indices[n], rows, columns] = inside[n]
         areas = np.array([np.count_nonzero(view[w]) for w in stack.indices])
         iou = np.clip(stack.iou, 0, 1)
@@ -385,23 +392,15 @@ class Segmentation:
         seconds = time.perf_counter() - self.start
         return Result(mask, confidence, self.frame.axis, slice_confidence, review, points, seconds, stack)
 
-    def closed(self, region: Region, logits: Array, clicks: Clicks) -> Array:
-        """Logits [n, 128, 128] of slices without the holes in which the network hesitates: dark marrow in a
-        ring of cortex. Holes with a negative click in them, on any slice, stay, as do those of radiographs.
-        """
-        if self.volume.is_projection or not len(logits):  # none: where a correction lies far from the bone
-            return logits
-        logits = logits.copy()
-        holes, _ = ndimage.label([ndimage.binary_fill_holes(plane > 0) & (plane <= 0) for plane in logits])
-        columns, rows = _cells(region, clicks.places[~clicks.positive]).astype(int).T
-        clicked = set(holes[:, rows, columns].ravel().tolist())
-        for number, block in enumerate(ndimage.find_objects(holes), start=1):
-            hole, around = holes[block] == number, logits[block]
-            # By its least sure quarter of slices: in the middle of a shaft marrow is taken for none (-4.1).
-            means = [plane[part].mean() for plane, part in zip(around, hole, strict=True)]
-            if np.percentile(means, 75) > UNSURE_HOLE and number not in clicked:
-                around[hole] = np.maximum(-around[hole], CLOSED)
-        return logits
+    def known_cells(self, stack: Stack, mask: Mask | None, chosen: NDArray[np.bool_]) -> Mask | None:
+        """A mask on the volume's grid in the cells of a stack's logits [n, 128, 128], on `chosen` slices."""
+        if mask is None:
+            return None
+        view = self.frame.of_array(mask)
+        cells = np.zeros(stack.logits.shape, bool)
+        for n in np.flatnonzero(chosen):
+            cells[n] = stack.region.from_voxels(view[stack.indices[n]], LOGIT_SIZE) > 0.5
+        return cells
 
     # The network, progress and cancelling.
 
@@ -543,25 +542,25 @@ def _inside(region: Region, logits: Array) -> Mask:
     return inside
 
 
-def _cells(region: Region, places: Vector) -> Vector:
-    """Places (u, v, w) [n, 3] as cells (column, row) of a region's logits [n, 2], nearest if beyond."""
-    return np.clip(region.to_pixels(places)[:, :2] * (LOGIT_SIZE / PIXELS), 0, LOGIT_SIZE - 1)
+def _cells(stack: Stack, clicks: Clicks) -> Vector:
+    """Clicks' places in cells (column, row, slice) [n, 3] of a stack's logits, counted from their corner."""
+    cells = stack.region.to_pixels(clicks.places) * (LOGIT_SIZE / PIXELS)
+    cells[:, 2] = np.rint(clicks.places[:, 2]) - stack.first
+    return cells
 
 
-def _obey(stack: Stack, clicks: Clicks) -> None:
+def _obey(logits: Array, clicks: Clicks) -> None:
     """Where the network does not follow a click, a small disk of its slice does: no click is without effect.
 
     Of 24 negative clicks deep inside of the samples' bones, the sixth bundle ignored 9.
     """
-    cells = np.arange(LOGIT_SIZE) + 0.5
-    places = stack.region.to_pixels(clicks.places)[:, :2] * (LOGIT_SIZE / PIXELS)
-    planes = np.rint(clicks.places[:, 2]).astype(int) - stack.first
-    for (x, y), w, positive in zip(places, planes, clicks.positive, strict=True):
-        if not (0 <= w < len(stack.logits) and 0 <= x < LOGIT_SIZE and 0 <= y < LOGIT_SIZE):
+    middles = np.arange(LOGIT_SIZE) + 0.5
+    for (x, y, w), positive in zip(clicks.places, clicks.positive, strict=True):
+        if not (0 <= w < len(logits) and 0 <= x < LOGIT_SIZE and 0 <= y < LOGIT_SIZE):
             continue
-        plane = stack.logits[w]
+        plane = logits[int(w)]
         if (plane[int(y), int(x)] > 0) != positive:
-            disk = np.hypot(cells[None] - x, cells[:, None] - y) <= OBEYED
+            disk = np.hypot(middles[None] - x, middles[:, None] - y) <= OBEYED
             plane[disk] = np.maximum(plane[disk], 1) if positive else np.minimum(plane[disk], -1)
 
 
