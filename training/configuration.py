@@ -36,7 +36,7 @@ class Phase:
     steps: int = 0  # how many optimizer steps: only then can a run be repeated exactly
     size: int = 192  # pixels of the region; 256 in use
     batch: int = 12  # cases of two slices
-    rounds: int = 3  # most decoder rounds per sample; each round after the first adds a click
+    rounds: int = 3  # most decoder rounds per sample; most of those after the first add a click
     attention: float = 0.6  # share of batches that run the depth attention
     echoes: int = 1  # times that each batch is used, with other prompts (data echoing, Choi et al. 2019)
     rate: float = 1.0  # of the learning rate

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from BoneSAMLib.model.prompt_encoder import BOX_HIGH, BOX_LOW, INPUT_SIZE, NEGATIVE, PADDING, POSITIVE
 from Testing.training.spheres import anatomy
-from training.prompted_step import AGAIN, losses_of
+from training.prompted_step import losses_of
 from training.sampling import ALL_BONES, CUBE_SIZE, OBJECT, Mixture, draw_sample
 
 SIZE = 64
@@ -131,9 +131,18 @@ def test_missing_masks_get_a_click_on_the_bone(batch):
     (_, _, _, first, _), (_, _, points, second, _) = listener.asked
     added = (first == PADDING) & (second != PADDING)
     assert (second[added] == POSITIVE).all()
-    assert 1 - AGAIN - 0.25 < added.any(1).float().mean() < 1 - AGAIN + 0.25  # others are looked at again
     assert loss > 1
     check_clicks(batch, points, added, inside=True)
+
+
+@pytest.mark.parametrize(("again", "least", "most"), [(0.0, 0.9, 1.0), (1.0, 0.0, 0.0)])
+def test_some_masks_are_looked_at_again_without_a_click(batch, monkeypatch, again, least, most):
+    monkeypatch.setattr("training.prompted_step.AGAIN", again)
+    listener, _, _ = run(batch, torch.zeros_like(halved(batch)))
+    (_, _, _, first, _), (_, _, _, second, after) = listener.asked
+    clicked = ((first == PADDING) & (second != PADDING)).any(1).float().mean()
+    assert least <= clicked <= most
+    assert after.any()  # the first answer, as a prompt
 
 
 def test_masks_of_everything_get_a_click_beside_the_bone(batch):
