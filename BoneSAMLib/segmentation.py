@@ -508,7 +508,7 @@ def attends_without_prompts(volume: Volume) -> bool:
     """Whether the depth attention helps to find every bone of a volume.
 
     Without a box it hides bone in MR (F2 on validation with and without it: pelvic-mr 0.71, 0.84; spine-mr
-    0.17, 0.36), in CT soft tissue (the sample has 2 bones with it, 34 without).
+    0.17, 0.36), in CT soft tissue (the sample had 2 bones with it, 34 without: fourth bundle).
     """
     return volume.modality_guess == "CT"
 
