@@ -37,15 +37,15 @@ def close_marrow(
     numbers, count = ndimage.label(holes)
     if not count:
         return
-    said = _last_clicks(numbers, clicks, earlier)
+    said = _last_clicks(numbers, count, clicks, earlier)[numbers]
     closed = _is_marrow(logits, numbers, count)[numbers]
     if earlier is not None:
         open_before = np.zeros(logits.shape, bool)
         for n in np.flatnonzero(holes.any((1, 2))):
             open_before[n] = _holes(earlier[n])
-        closed &= ~open_before | np.isin(numbers, [number for number, positive in said.items() if positive])
+        closed &= ~open_before | (said > 0)
         closed |= earlier
-    closed &= holes & ~np.isin(numbers, [number for number, positive in said.items() if not positive])
+    closed &= holes & (said >= 0)
     logits[closed] = np.maximum(-logits[closed], CLOSED)
 
 
@@ -54,17 +54,20 @@ def _holes(mask: Mask) -> Mask:
     return holes
 
 
-def _last_clicks(numbers: NDArray[np.int32], clicks: Clicks, earlier: Mask | None) -> dict[int, bool]:
-    """The holes that were clicked, and whether the last click in each was positive.
+def _last_clicks(
+    numbers: NDArray[np.int32], count: int, clicks: Clicks, earlier: Mask | None
+) -> NDArray[np.int8]:
+    """Of holes [1 + count]: 1 or -1 by the last click in it, 0 for none; number 0 is no hole.
 
-    A positive one on what was bone already is about something else.
+    A positive click on what was bone already is about something else.
     """
+    said = np.zeros(1 + count, np.int8)
     cells = np.floor(clicks.places).astype(int)[:, ::-1]
-    said: dict[int, bool] = {}
     for cell, positive in zip(map(tuple, cells.tolist()), clicks.positive.tolist(), strict=True):
         inside = all(0 <= place < size for place, size in zip(cell, numbers.shape, strict=True))
         if inside and not (positive and earlier is not None and earlier[cell]):
-            said[int(numbers[cell])] = positive
+            said[numbers[cell]] = 1 if positive else -1
+    said[0] = 0
     return said
 
 

@@ -330,10 +330,7 @@ class Segmentation:
             slice_iou[part] = np.clip(iou[:, 0], 0, 1)
         if not self.volume.is_projection:
             close_marrow(logits, np.ones(len(logits), bool), Clicks.none())
-        for begin in range(0, len(logits), BATCH):
-            some = slice(begin, begin + BATCH)
-            view[some, rows, columns] = region.to_voxels(logits[some]) > 0
-            self.step(1.0)
+        self.threshold(region, logits, view[:, rows, columns])
         smallest = float(SMALLEST_BONE_PIXELS)
         if not self.volume.is_projection:
             smallest = max(SMALLEST_BONE_MM3 / float(np.prod(spacing)), 8)
@@ -367,10 +364,12 @@ class Segmentation:
         changed = np.ones(len(stack.indices), bool) if redone is None else redone
         cells = Clicks(_cells(stack, clicks), clicks.positive)
         if not self.volume.is_projection:
-            told = cells if new is None else Clicks(cells.places[new], cells.positive[new])
-            close_marrow(stack.logits, changed, told, self.known_cells(stack, earlier, changed))
+            fresh = cells if new is None else Clicks(cells.places[new], cells.positive[new])
+            before = None if earlier is None else self.in_cells(earlier, stack, changed)
+            close_marrow(stack.logits, changed, fresh, before)
         _obey(stack.logits, cells)
-        inside = _inside(stack.region, stack.logits)
+        inside = np.empty((len(changed), rows.stop - rows.start, columns.stop - columns.start), bool)
+        self.threshold(stack.region, stack.logits, inside)
         clicked = np.rint(clicks.places[clicks.positive]).astype(int)
         places = clicked - [columns.start, rows.start, stack.first]
         specks = None
@@ -392,10 +391,15 @@ class Segmentation:
         seconds = time.perf_counter() - self.start
         return Result(mask, confidence, self.frame.axis, slice_confidence, review, points, seconds, stack)
 
-    def known_cells(self, stack: Stack, mask: Mask | None, chosen: NDArray[np.bool_]) -> Mask | None:
+    def threshold(self, region: Region, logits: Array, masks: Mask) -> None:
+        """Write `masks` [n, rows, columns] of the region's voxels from logits [n, 128, 128] of slices."""
+        for begin in range(0, len(logits), BATCH):  # logits at full resolution take much memory
+            self.step(0.0)  # may be cancelled
+            part = slice(begin, begin + BATCH)
+            masks[part] = region.to_voxels(logits[part]) > 0
+
+    def in_cells(self, mask: Mask, stack: Stack, chosen: NDArray[np.bool_]) -> Mask:
         """A mask on the volume's grid in the cells of a stack's logits [n, 128, 128], on `chosen` slices."""
-        if mask is None:
-            return None
         view = self.frame.of_array(mask)
         cells = np.zeros(stack.logits.shape, bool)
         for n in np.flatnonzero(chosen):
@@ -445,7 +449,7 @@ class Segmentation:
         shape[across], start[across] = len(indices), int(indices[0])
         slab = np.zeros(shape, bool)
         rows, columns = region.voxels
-        self.frame.of_array(slab)[:, rows, columns] = _inside(region, logits)
+        self.threshold(region, logits, self.frame.of_array(slab)[:, rows, columns])
         k, j, i = start
         self.preview(CroppedMask.from_crop(self.volume.shape, (k, j, i), slab))
 
@@ -530,16 +534,6 @@ def _including(low: Vector, high: Vector, clicks: Clicks) -> tuple[Vector, Vecto
     return np.minimum(low, (places - 0.5).min(0, initial=np.inf)), np.maximum(
         high, (places + 0.5).max(0, initial=-np.inf)
     )
-
-
-def _inside(region: Region, logits: Array) -> Mask:
-    """Logits [n, 128, 128] of slices as masks [n, rows, columns] of the region's voxels."""
-    rows, columns = region.voxels
-    inside = np.empty((len(logits), rows.stop - rows.start, columns.stop - columns.start), bool)
-    for begin in range(0, len(inside), BATCH):  # logits at full resolution take much memory
-        part = slice(begin, begin + BATCH)
-        inside[part] = region.to_voxels(logits[part]) > 0
-    return inside
 
 
 def _cells(stack: Stack, clicks: Clicks) -> Vector:

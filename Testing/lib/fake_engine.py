@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from BoneSAMLib.prompt_tokens import BOX_HIGH, BOX_LOW, NEGATIVE, POSITIVE
+from BoneSAMLib.prompt_tokens import BOX_HIGH, BOX_LOW, NEGATIVE, PADDING, POSITIVE
 
 X = np.arange(128) * 2 + 1.0  # centers of logit cells in region pixels
 CLICK_RADIUS, CLICK_DEPTH = 14.0, 12.0  # region pixels
+DARK, BRIGHT = -250.0, 1250.0  # Hounsfield units that the network sees as 0 and 1
 
 
 class FakeEngine:
@@ -106,3 +107,11 @@ def _outside(low, high):
 def _disk(x, y, depth):
     distance = ((X[None] - x) ** 2 + (X[:, None] - y) ** 2) / CLICK_RADIUS**2 + (depth / CLICK_DEPTH) ** 2
     return np.exp(-distance).astype(np.float32)
+
+
+class Deaf(FakeEngine):
+    """Follows no click."""
+
+    def decode(self, inputs):
+        labels = np.where(np.isin(inputs.labels, (POSITIVE, NEGATIVE)), PADDING, inputs.labels)
+        return super().decode(inputs._replace(labels=labels))

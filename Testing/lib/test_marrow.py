@@ -9,7 +9,7 @@ from BoneSAMLib.prompts import Box, Point
 from BoneSAMLib.session import Session
 from BoneSAMLib.volume import Volume
 
-from .test_session import BRIGHT, DARK, Deaf
+from .fake_engine import BRIGHT, DARK, Deaf
 
 SIZE = 40
 ROWS, COLUMNS = np.mgrid[:SIZE, :SIZE]
@@ -106,11 +106,8 @@ def test_nothing_to_close():
     assert np.array_equal(solid, shaft([6.0] * 40))
 
 
-@pytest.fixture(scope="module")
-def scan():
+def seen(levels):
     """A shaft of 100 slices as CT, with levels as the fake network sees them, and its marrow."""
-    levels = np.full(100, -4.1)
-    levels[:20] = levels[-20:] = -1.0
     array = np.full((100, SIZE, SIZE), DARK)
     array[:, BONE] = BRIGHT
     for plane, level in zip(array, levels, strict=True):
@@ -118,6 +115,11 @@ def scan():
     marrow = np.zeros(array.shape, bool)
     marrow[2:98, FROM_AXIS < 5] = True
     return Volume(array, np.diag([1.0, 1.0, 1.5, 1.0]), modality="CT"), marrow
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return seen([-1.0] * 20 + [-4.1] * 60 + [-1.0] * 20)
 
 
 def test_shafts_are_whole_with_and_without_a_prompt(scan):
@@ -142,3 +144,28 @@ def test_marrow_that_was_erased_by_hand_stays_erased(scan):
     erased = session.segment(box=BOX).mask & ~marrow
     again = session.segment(mask=erased, points=[Point.from_ijk((29, 20, 10))])
     assert not again.mask[marrow].any()
+
+
+def test_a_hole_that_the_network_is_sure_of_stays():
+    volume, marrow = seen([-3.0] * 100)
+    session = Session(volume, Deaf())
+    assert not session.segment(box=BOX).mask[marrow].any()
+    assert not session.segment_all(depth_attention=False).labels[marrow].any()
+
+
+def test_a_negative_click_opens_the_whole_hole(scan):
+    volume, marrow = scan
+    session = Session(volume, Deaf())
+    first = session.segment(box=BOX)
+    second = session.segment(mask=first, points=[Point.from_ijk((20, 20, 50), positive=False)])
+    assert not second.mask[50][marrow[50]].any()  # a disk alone would be smaller
+    assert second.mask[90][marrow[90]].all()
+
+
+def test_holes_in_radiographs_stay():
+    array = np.full((1, SIZE, SIZE), 0.0)
+    array[:, BONE], array[:, MARROW] = 3000, 1250  # the fake network sees -1
+    session = Session(Volume(array.astype(np.uint16), np.diag([0.2, 0.2, 1, 1])), Deaf())
+    mask = session.segment(box=Box.from_ijk((5, 5, 0), (35, 35, 0))).mask[0]
+    assert not mask[20, 20]
+    assert mask[20, 11]

@@ -5,23 +5,21 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.ndimage import distance_transform_edt
 from scipy.spatial.transform import Rotation
 
 from BoneSAMLib.errors import BoneSAMError, Cancelled
-from BoneSAMLib.prompt_tokens import BOX_LOW, NEGATIVE, PADDING, POSITIVE
+from BoneSAMLib.prompt_tokens import BOX_LOW, POSITIVE
 from BoneSAMLib.prompts import Box, Point
 from BoneSAMLib.session import Session
 from BoneSAMLib.slice_decoder import CACHED_SLICES
 from BoneSAMLib.volume import Volume
 
-from .fake_engine import FakeEngine
+from .fake_engine import BRIGHT, DARK, Deaf, FakeEngine
 
 CENTER = np.array([10.0, -20.0, 30.0])
 RADII = np.array([14.0, 10.0, 18.0])
 BOX = Box.from_ras(CENTER - RADII - 1, CENTER + RADII + 1)
 INSIDE = Point.from_ras(CENTER)
-DARK, BRIGHT = -250.0, 1250.0  # Hounsfield units that the network sees as 0 and 1
 
 
 def near(r, a, s):
@@ -370,14 +368,6 @@ def test_a_click_means_the_stable_mask_and_not_the_spot_around_it():
     assert dice(session.segment(points=[Point.from_ijk((150, 150, 0))]).mask, bone[None]) > 0.95
 
 
-class Deaf(FakeEngine):
-    """Follows no click."""
-
-    def decode(self, inputs):
-        labels = np.where(np.isin(inputs.labels, (POSITIVE, NEGATIVE)), PADDING, inputs.labels)
-        return super().decode(inputs._replace(labels=labels))
-
-
 def test_no_click_is_without_effect(plain):
     volume, truth = plain
     session = Session(volume, Deaf())
@@ -390,59 +380,6 @@ def test_no_click_is_without_effect(plain):
     assert 0 < (first.mask ^ second.mask).sum() < 40
     third = session.segment(box=BOX, points=[beside, Point.from_ras(near(0, 0, 0))], mask=second)
     assert third.mask[k, j, i]
-
-
-class Hollow(Deaf):
-    """Sees a bone's marrow with the logit `level`; follows no click."""
-
-    def __init__(self, level):
-        super().__init__()
-        self.level = level
-
-    def decode(self, inputs):
-        logits, iou = super().decode(inputs)
-        for plane in logits.reshape(-1, 128, 128):
-            plane[distance_transform_edt(plane > 0) > 5] = self.level
-        return logits, iou
-
-
-def test_marrow_that_the_network_hesitates_at_is_filled(plain):
-    volume, truth = plain
-    session = Session(volume, Hollow(-1.0))
-    assert_is(session.segment(box=BOX).mask, truth)
-    assert_is(session.segment_all().labels > 0, truth)
-
-
-def test_a_hole_that_the_network_is_sure_of_stays(plain):
-    volume, truth = plain
-    session = Session(volume, Hollow(-3.0))
-    k, j, i = center_voxel(volume)
-    assert truth[k, j, i]
-    assert not session.segment(box=BOX).mask[k, j, i]
-    assert not session.segment_all().labels[k, j, i]
-
-
-def test_a_hole_with_a_negative_click_in_it_stays(plain):
-    volume, _ = plain
-    session = Session(volume, Hollow(-1.0))
-    first = session.segment(box=BOX)
-    inside = Point.from_ras(CENTER, positive=False)
-    second = session.segment(box=BOX, points=[inside], mask=first)
-    k = center_voxel(volume)[0]
-    assert np.count_nonzero(first.mask[k] & ~second.mask[k]) > 60  # all of the hole, not a disk alone
-
-
-def test_holes_in_radiographs_stay():
-    j, i = np.mgrid[:300, :400]
-    bone = np.hypot((i - 150) / 60, (j - 150) / 100) < 1
-    session = Session(Volume((bone * 3000).astype(np.uint16), np.diag([0.2, 0.2, 1, 1])), Hollow(-1.0))
-    mask = session.segment(box=Box.from_ijk((85, 45, 0), (215, 255, 0))).mask
-    assert not mask[0, 150, 150]
-    assert mask[0, 150, 92]
-
-
-def center_voxel(volume):
-    return np.rint(volume.ras_to_ijk[:3] @ [*CENTER, 1]).astype(int)[::-1]
 
 
 def test_clicks_beyond_the_box_enlarge_it(session, plain):
